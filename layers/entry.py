@@ -1,0 +1,94 @@
+"""Entries: one path in a layer, with every byte of metadata that its tar header needs.
+
+Nothing below an entry looks at the file system, the clock, the umask or the environment: all metadata
+arrives in the value. Paths are relative to the image's root, `/`-separated, without leading or trailing slash.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+__all__ = ["Bytes", "Content", "Directory", "Entry", "File", "FileContent", "Hardlink", "Symlink"]
+
+
+class Content(Protocol):
+    """Where the bytes of a file come from. May be opened any number of times."""
+
+    def open(self) -> BinaryIO:
+        """A new stream at the first byte; the caller closes it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Content held in memory: for generated files."""
+
+    data: bytes
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """Content of a file on disk, which must stay unchanged until the layer is written.
+
+    A symbolic link in its place is refused (ELOOP): what was inspected is what is read.
+    """
+
+    path: Path
+
+    def open(self) -> BinaryIO:
+        return os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    path: str
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A regular file of exactly `size` bytes; `xattrs` become PAX records."""
+
+    path: str
+    size: int
+    content: Content
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Symlink:
+    """A symbolic link; `target` is kept verbatim, whether or not it exists."""
+
+    path: str
+    target: str
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardlink:
+    """A second name for `target`, the path of a File in the same segment, whose metadata it repeats."""
+
+    path: str
+    target: str
+
+
+Entry = Directory | File | Symlink | Hardlink

@@ -1,0 +1,29 @@
+"""Foreign programs that tests check with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+__all__ = ["missing", "need"]
+
+
+def need(program: str) -> str:
+    """The path of `program`; skips the test, naming it, when it is not installed.
+
+    With OCIFORGE_REQUIRE_TOOLS=1, as in continuous integration, a missing tool is a failure.
+    """
+    path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+    if path is None:
+        missing(f"`{program}` is not installed")
+    return path
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip for `reason`, or fail where skips are not allowed."""
+    if os.environ.get("OCIFORGE_REQUIRE_TOOLS") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
