@@ -1,0 +1,147 @@
+"""Which packages share a layer, and under which key each layer is known before any of its bytes exist.
+
+The partition is stateless: the same lock gives the same plan on every machine, with no history and no popularity
+data. Most layers hold one package, chosen by size; the rest are bins chosen by a hash of the package's name, so
+that adding a package changes one bin. The budget and the share of single packages were found by simulating the
+history of real locks: at 40 layers an update re-pulls within 1.5 points of what one layer per package would.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from layers.digest import Digest
+from ociforge.errors import BuildError
+from ociforge.oci.descriptor import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+__all__ = ["DEFAULT_BUDGET", "FORMAT", "Group", "Member", "Recipe", "partition"]
+
+FORMAT = 1  # raising it is the only way in which the bytes of a layer may change; see CHANGELOG.md
+
+DEFAULT_BUDGET = 40
+_SINGLES_SHARE = 0.8
+
+_FNV_OFFSET = 0xCBF29CE484222325
+_FNV_PRIME = 0x100000001B3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One package as the plan sees it: all from the lock.
+
+    `name` without version or build; `size` of the archive in bytes; `archive` its sha256; `source` the URL written
+    into its metadata; `python` the site-packages directory it is mapped into, when it depends on that.
+    """
+
+    name: str
+    version: str
+    archive: Digest
+    size: int
+    source: str
+    python: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What all environment layers of a build have in common and their bytes depend on.
+
+    `codec` is the codec's identity; `mtime` the time of generated files in seconds; `clamp` the latest time that
+    any file may have; `parents` stands for directories above the prefix that every layer must carry.
+    """
+
+    codec: str
+    prefix: str
+    mtime: int
+    clamp: int | None = None
+    parents: tuple[str, ...] = ()
+
+    def key(self, members: Sequence[Member]) -> Digest:
+        """The layer key: a digest of everything that decides the layer's bytes."""
+        packages = sorted([m.name, str(m.archive), m.source, m.python or ""] for m in members)
+        return Digest.of(
+            canonical_json(
+                {
+                    "format": FORMAT,
+                    "codec": self.codec,
+                    "prefix": self.prefix,
+                    "mtime": self.mtime,
+                    "clamp": self.clamp,
+                    "parents": list(self.parents),
+                    "packages": packages,
+                }
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The packages of one layer, by name."""
+
+    members: tuple[Member, ...]
+
+    @property
+    def title(self) -> str:
+        """What to call the layer in reports and in the image's history."""
+        if len(self.members) == 1:
+            return f"{self.members[0].name} {self.members[0].version}"
+        shown = ", ".join(member.name for member in self.members[:3])
+        return shown if len(self.members) <= 3 else f"{shown} and {len(self.members) - 3} more"
+
+
+def partition(
+    members: Iterable[Member], *, budget: int = DEFAULT_BUDGET, together: Iterable[Collection[str]] = ()
+) -> tuple[Group, ...]:
+    """Split packages into at most `budget` groups, independent of the order of `members`.
+
+    `together` lists sets of names that must share a layer because they provide the same path. The result is
+    ordered by name, single packages first, so that it does not shift when sizes change. Raises BuildError for a
+    budget below 1.
+    """
+    if budget < 1:
+        raise BuildError(f"layer budget: {budget}: at least one layer is needed", "set `layers` to 40, for instance")
+    units = sorted(_units(list(members), together), key=lambda unit: (-sum(m.size for m in unit), unit[0].name))
+    if len(units) <= budget:
+        singles, rest = units, []
+    elif budget == 1:
+        singles, rest = [], units
+    else:
+        count = min(max(1, int(budget * _SINGLES_SHARE)), budget - 1)
+        singles, rest = units[:count], units[count:]
+    bins: dict[int, list[Member]] = defaultdict(list)
+    for unit in rest:
+        bins[_fnv1a64(unit[0].name) % (budget - len(singles))].extend(unit)
+    ordered = sorted(singles, key=lambda unit: unit[0].name) + [bins[number] for number in sorted(bins)]
+    return tuple(Group(members=tuple(sorted(unit, key=lambda m: m.name))) for unit in ordered)
+
+
+def _units(members: Sequence[Member], together: Iterable[Collection[str]]) -> list[list[Member]]:
+    """Members joined into inseparable units, each sorted by name."""
+    leader = {member.name: member.name for member in members}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for names in together:
+        first, *others = sorted(names)
+        for other in others:
+            low, high = sorted((find(first), find(other)))
+            leader[high] = low
+    units: dict[str, list[Member]] = defaultdict(list)
+    for member in sorted(members, key=lambda m: m.name):
+        units[find(member.name)].append(member)
+    return list(units.values())
+
+
+def _fnv1a64(text: str) -> int:
+    """64-bit FNV-1a of the UTF-8 text: unlike `hash`, the same in every process."""
+    value = _FNV_OFFSET
+    for byte in text.encode():
+        value = ((value ^ byte) * _FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
+    return value
