@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import BinaryIO
 
 __all__ = ["Bytes", "Content", "Directory", "Entry", "File", "FileContent", "Hardlink", "Symlink"]
