@@ -34,15 +34,16 @@ _FNV_PRIME = 0x100000001B3
 class Member:
     """One package as the plan sees it: all from the lock.
 
-    `name` without version or build; `size` of the archive in bytes; `archive` its sha256; `source` the URL written
-    into its metadata; `python` the site-packages directory it is mapped into, when it depends on that.
+    `name` without version or build; `size` of the archive in bytes; `archive` its sha256; `record` the digest of
+    what its metadata takes from the lock; `python` says which interpreter the files are laid out for, when they depend
+    on it.
     """
 
     name: str
     version: str
     archive: Digest
     size: int
-    source: str
+    record: Digest
     python: str | None = None
 
 
@@ -62,7 +63,7 @@ class Recipe:
 
     def key(self, members: Sequence[Member]) -> Digest:
         """The layer key: a digest of everything that decides the layer's bytes."""
-        packages = sorted([m.name, str(m.archive), m.source, m.python or ""] for m in members)
+        packages = sorted([m.name, str(m.archive), str(m.record), m.python or ""] for m in members)
         return Digest.of(
             canonical_json(
                 {

@@ -1,0 +1,156 @@
+"""Conda records -> entries at the prefix, by way of rattler's own installer.
+
+rattler links the environment into a staging directory as if it were to live at the prefix; the files are then read
+back and attributed to their packages (`layout.py` says what of them reaches an entry).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import rattler
+from rattler import RepoDataRecord
+from rattler.exceptions import ParseSubdirError
+from rattler.package_cache import PackageCache, ValidationMode
+from rattler.platform import Subdir
+
+from ociforge.conda.conflict import conflicts, warnings
+from ociforge.conda.contents import hard_links
+from ociforge.conda.fetch import collected, fetched
+from ociforge.conda.layout import Layout
+from ociforge.conda.linked import Linked, read_back
+from ociforge.conda.package import Installation
+from ociforge.conda.translate import RATTLER_ERRORS, reason
+from ociforge.errors import PackageError
+from ociforge.events import Notify, StageStarted, Warned, ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from ociforge.conda.fetch import Archive
+
+__all__ = ["install"]
+
+_CHANNEL = "file:///"  # rattler wants a channel for each record; nothing of it is kept
+
+
+def install(
+    records: Sequence[RepoDataRecord],
+    *,
+    prefix: str,
+    subdir: str,
+    cache: Path,
+    staging: Path,
+    mtime: int = 0,
+    clamp: int | None = None,
+    retries: int = 3,
+    notify: Notify = ignore,
+) -> Installation:
+    """Lay out `records` for `subdir` as the environment `prefix` (an absolute path in the image).
+
+    `cache` keeps archives and extracted packages; both are verified before each use, may be shared by concurrent
+    processes and deleted at any time. `staging` is an empty directory of the caller's, to be kept until the entries
+    have been written and then removed. `mtime`: the constant, in seconds; `clamp`: the latest mtime of the other
+    files; `retries`: how often a failing request is repeated. The order of `records` does not matter.
+
+    Link scripts are not run: a warning names packages that have one. So does one for paths that several packages
+    provide with different content. Raises PackageError. Runs an event loop of its own, so not for use inside one.
+    """
+    _check(records, prefix)
+    platform = _platform(subdir)
+    ordered = sorted(records, key=lambda record: record.name.normalized)
+    root = staging.absolute() / "prefix"
+
+    async def laid_out() -> tuple[Linked, ...]:
+        archives = await fetched(ordered, cache=cache / "archives", retries=retries, notify=notify)
+        links = await collected([hard_links(archive) for archive in archives])
+        notify(StageStarted(f"linking {len(archives)} packages"))
+        await _link(archives, root, prefix=prefix, platform=platform, cache=cache / "packages")
+        return tuple(read_back(archive, root, twins) for archive, twins in zip(archives, links, strict=True))
+
+    linked = asyncio.run(laid_out())
+    clashes = conflicts(linked, root)
+    hosts = (str(staging.absolute()), str(cache.absolute()))
+    layout = Layout(root=root, prefix=prefix.strip("/"), mtime=mtime, clamp=clamp, hosts=hosts)
+    packages = tuple(layout.package(package) for package in linked)
+    for warning in (*_script_warnings(linked), *warnings(clashes)):
+        notify(warning)
+    return Installation(packages=packages, conflicts=clashes, python=_python(ordered))
+
+
+async def _link(archives: Sequence[Archive], root: Path, *, prefix: str, platform: Subdir, cache: Path) -> None:
+    """Have rattler link `archives` into `root`."""
+    records = [
+        RepoDataRecord(archive.record, archive.record.file_name, archive.path.absolute().as_uri(), _CHANNEL)
+        for archive in archives
+    ]
+    try:
+        # An extracted package is compared with its digests before it is used, so that damage is noticed; its
+        # directory is named for the archive's path, which holds the archive's digest.
+        packages = PackageCache.new_layered([cache], cache_origin=True, validation_mode=ValidationMode.full())
+        await rattler.install(
+            records,
+            root,
+            package_cache=packages,
+            installed_packages=[],
+            platform=platform,
+            execute_link_scripts=False,
+            show_progress=False,
+            alternative_target_prefix=prefix,
+        )
+    except RATTLER_ERRORS as error:
+        raise _unlinkable(error, prefix) from error
+
+
+def _check(records: Sequence[RepoDataRecord], prefix: str) -> None:
+    parts = prefix.split("/")
+    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]):
+        raise PackageError(f"`{prefix}` is no prefix: expected an absolute, normalised path below `/`")
+    seen: dict[str, RepoDataRecord] = {}
+    for record in records:
+        if record.name.source != record.name.normalized:
+            raise PackageError(f"`{record.file_name}` has capitals in its name, with which rattler cannot link it")
+        other = seen.setdefault(record.name.normalized, record)
+        if other is not record:
+            raise PackageError(
+                f"two packages are called `{record.name.normalized}`: `{other.file_name}` and `{record.file_name}`"
+            )
+
+
+def _platform(subdir: str) -> Subdir:
+    try:
+        return Subdir(subdir)
+    except ParseSubdirError as error:
+        raise PackageError(f"`{subdir}` is no conda subdir: expected one such as `linux-64`") from error
+
+
+def _python(records: Iterable[RepoDataRecord]) -> str | None:
+    for record in records:
+        if record.name.normalized == "python":
+            minor = ".".join(str(record.version).split(".")[:2])
+            # Not told by the version alone: free-threaded builds have a directory of their own (CEP 17).
+            return f"{minor} {record.python_site_packages_path or f'lib/python{minor}/site-packages'}"
+    return None
+
+
+def _script_warnings(linked: Iterable[Linked]) -> Iterator[Warned]:
+    """Of what conda would run after linking; `pre-unlink` scripts have no meaning in an image."""
+    for package in linked:
+        scripts = {f"bin/.{package.name}-{moment}.sh" for moment in ("pre-link", "post-link")}
+        for path in sorted(scripts & {entry.path for entry in package.paths}):
+            yield Warned(
+                f"`{package.filename}` has a link script, which is not run: `{path}`",
+                "what it would do must be done when the container starts; pixi does not run it either",
+            )
+
+
+def _unlinkable(error: BaseException, prefix: str) -> PackageError:
+    why = reason(error)
+    message = f"installing into `{prefix}`: {why}"
+    if "longer than the placeholder" in why:
+        return PackageError(message, "choose a shorter prefix: binaries have no room for this one")
+    if "no python version" in why:
+        return PackageError(message, "noarch Python packages need `python` in the environment")
+    return PackageError(message, "check free space and permissions of the cache directory")
