@@ -1,0 +1,70 @@
+"""Files that are there whole or not at all, and files that are what they seem."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from ociforge.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+__all__ = ["open_regular", "replacing", "sync_directory", "translated"]
+
+
+@contextmanager
+def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` once the block ends well, synced first; else it vanishes.
+
+    Meanwhile it has a random name with a leading dot in `scratch` (by default beside `path`), which must be on the same
+    file system. Permissions follow the umask. Readers see the old file or the new one.
+    """
+    temporary = (scratch or path.parent) / f".ociforge-{secrets.token_hex(8)}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:  # an interrupt too leaves nothing
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames into the directory last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file for reading; the caller closes it.
+
+    Raises OSError: a symbolic link is not followed, and a pipe or device is refused rather than waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(None, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn an OSError of the block into a TransportError that begins with `what`."""
+    try:
+        yield
+    except OSError as error:
+        place = f"`{error.filename}`: " if error.filename is not None else ""
+        raise TransportError(f"{what}: {place}{error.strerror or error}") from error
