@@ -76,8 +76,8 @@ class Installation:
     """An environment laid out in a staging directory.
 
     `packages` are sorted by name, `conflicts` by path. `python` is what noarch packages depend on: `major.minor` of the
-    environment's interpreter and its site-packages directory, below the prefix; None without one. File contents are read from the staging directory, which must stay until the last
-    layer is written.
+    environment's interpreter and its site-packages directory, below the prefix; None without one. File contents are
+    read from the staging directory, which must stay until the last layer is written.
     """
 
     packages: tuple[Package, ...]
