@@ -1,0 +1,344 @@
+"""HTTP as registries need it: one session, no netrc, no cookies, no redirects behind our back, bounded everything.
+
+`Wire` sends single requests and repeats them; it knows nothing of registries. Authorization is the caller's, who
+compares `Origin`s before giving any away.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import json
+import random
+import re
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import requests
+import urllib3
+from urllib3.exceptions import InvalidHeader, NewConnectionError
+
+from ociforge.errors import AuthError, RegistryError
+from ociforge.transports.session import new_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
+
+    from ociforge.transports.options import RegistryOptions
+
+__all__ = [
+    "TRANSIENT",
+    "Body",
+    "BrokenConnectionError",
+    "Origin",
+    "Wire",
+    "body_of",
+    "printable",
+    "redact",
+    "refusal",
+    "resolve",
+    "retry_after",
+]
+
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+_MAX_BODY = 32 << 20  # 32 MiB: tag lists are the longest answers that are not streamed
+_MAX_ERROR_BODY = 1 << 20  # 1 MiB
+_MAX_MESSAGE = 300  # characters of a registry's own words
+_MAX_RETRY_AFTER = 120.0  # seconds; who asks for more is not worth waiting for
+_BACKOFF, _MAX_BACKOFF = 0.5, 30.0  # seconds
+_READ_BLOCK = 64 << 10
+_PORTS = {"http": 80, "https": 443}
+_LOGIN_HINT = "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
+
+
+class Body(Protocol):
+    """A request's body that can be sent again: `rewind` goes back to its first byte. Never empty."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def read(self, size: int = -1, /) -> bytes: ...
+    def rewind(self) -> None: ...
+
+
+class BrokenConnectionError(RegistryError):
+    """No whole answer came back. `sent` is false when the registry cannot have seen the request."""
+
+    def __init__(self, message: str, hint: str | None = None, *, sent: bool) -> None:
+        super().__init__(message, hint)
+        self.sent = sent
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of a URL (RFC 6454): what a credential belongs to. Default ports are written out."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """The origin of an http or https URL; raises RegistryError for any other, and for one with a user in it."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or _PORTS[parts.scheme]
+        except (KeyError, ValueError):
+            raise RegistryError(f"`{redact(url)}` is no http or https URL") from None
+        if not parts.hostname or "@" in parts.netloc:
+            raise RegistryError(f"`{redact(url)}` is not a URL that a registry may use")
+        return cls(parts.scheme, parts.hostname, port)
+
+    @property
+    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The host as an IP address, when it is one."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is this machine: `localhost`, 127.0.0.0/8 or ::1."""
+        return self.host == "localhost" or (self.address is not None and self.address.is_loopback)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the host is none of `localhost` and the private, link-local and loopback addresses."""
+        address = self.address
+        return address.is_global if address is not None else not f".{self.host}".endswith(".localhost")
+
+
+def redact(url: str) -> str:
+    """A URL to show: without query, fragment and user, which may be secrets."""
+    try:
+        parts = urlsplit(url)
+        shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        shown = re.split(r"[?#]", url)[0].rpartition("@")[2]
+    return printable(shown)
+
+
+def resolve(base: str, location: str | None, registry: Origin) -> str:
+    """The URL that a `Location` header of an answer from `base` means, its query kept byte for byte.
+
+    http on a host that we talk to by https (a registry behind a TLS proxy) is upgraded; any other step down to http
+    raises RegistryError, as does a missing or malformed header.
+    """
+    if not location or not re.fullmatch(r"[!-~]+", location):
+        raise RegistryError(f"`{redact(base)}` answered without a usable Location")
+    url = urljoin(base, location).partition("#")[0]
+    target, here = Origin.of(url), Origin.of(base)
+    if here.scheme == "https" and target.scheme == "http":
+        if target.host not in (here.host, registry.host):
+            raise RegistryError(f"`{redact(base)}` leads from https to plain http: `{redact(url)}`")
+        url = f"https{url[len('http') :]}"
+    return url
+
+
+def body_of(response: requests.Response) -> bytes:
+    """The body of an answer that was not streamed, however often it is asked for."""
+    raw = response.raw
+    return raw.getvalue() if isinstance(raw, _Loaded) else b""
+
+
+def refusal(response: requests.Response) -> RegistryError:
+    """An answer that is not the one wanted, as an error with the registry's own words; closes it.
+
+    AuthError for 401 and 403.
+    """
+    status = response.status_code
+    request = response.request
+    detail = _errors(body_of(response)) or response.reason or ""
+    response.close()
+    message = f"{request.method} `{redact(str(request.url))}`: {status} {printable(detail)}".rstrip()
+    if status == 401:
+        return AuthError(message, _LOGIN_HINT)
+    if status == 403:
+        return AuthError(message, f"the account may lack the right to do this; {_LOGIN_HINT}")
+    if status == 429:
+        return RegistryError(message, "the registry limits requests: wait, or log in for a higher limit")
+    return RegistryError(message, "try again later" if status in TRANSIENT else None)
+
+
+def _errors(data: bytes) -> str:
+    """`CODE: message; …` of an error document (distribution-spec, "Error codes"), or nothing."""
+    try:
+        errors = json.loads(data)["errors"]
+        pairs = [(str(error.get("code") or ""), str(error.get("message") or "")) for error in errors]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return ""
+    return "; ".join(": ".join(filter(None, pair)) for pair in pairs)
+
+
+def printable(text: str) -> str:
+    """Text from outside, on one line and not too long."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """Seconds that the answer asks to wait, or None."""
+    value = response.headers.get("Retry-After")
+    try:
+        return None if value is None else float(urllib3.Retry(0).parse_retry_after(value))
+    except (InvalidHeader, OverflowError):
+        return None
+
+
+class Wire:
+    """A session shared by threads, with timeouts and bounded repetition. `sleep` takes seconds."""
+
+    def __init__(self, options: RegistryOptions, *, trust_env: bool, sleep: Callable[[float], None]) -> None:
+        self._timeout = (options.connect_timeout, options.read_timeout)
+        self._sleep = sleep
+        self.attempts = options.attempts
+        self.session = new_session(options, trust_env)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Body | None = None,
+        *,
+        stream: bool = False,
+    ) -> requests.Response:
+        """One request, one answer, whatever its status; redirects are answers too.
+
+        With `stream`, a successful answer's body is left in `raw` for the caller, who closes it; any other body is
+        read first, up to a bound. Raises BrokenConnectionError when no whole answer comes back, RegistryError when none
+        ever can.
+        """
+        try:
+            return self._send(method, url, headers, body, stream=stream)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise self.translate(error, method, url) from _root(error)
+
+    def repeat(self, send: Callable[[], requests.Response], *, retry: bool) -> requests.Response:
+        """`send` until it gets through: again after a transient status or a broken connection if `retry`, and after a
+        connection that never was in any case; at last the answer or the error as it is.
+        """
+        for attempt in range(1, self.attempts):
+            try:
+                response = send()
+            except BrokenConnectionError as broken:
+                if broken.sent and not retry:
+                    raise
+                wanted = None
+            else:
+                wanted = retry_after(response)
+                if not retry or response.status_code not in TRANSIENT or (wanted or 0) > _MAX_RETRY_AFTER:
+                    return response
+                response.close()
+            self.pause(attempt, wanted)
+        return send()
+
+    def pause(self, attempt: int, wanted: float | None = None) -> None:
+        """Wait after failure number `attempt`: as long as `wanted`, else ever longer, with jitter."""
+        if wanted is None:
+            wanted = min(_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF) * random.uniform(0.75, 1.25)
+        self._sleep(min(wanted, _MAX_RETRY_AFTER))
+
+    def translate(self, error: Exception, method: str, url: str) -> RegistryError:
+        """What a failed request or read means to the user. Takes no text from `error` that could hold a URL."""
+        what = f"{method} `{redact(url)}`"
+        if isinstance(error, requests.exceptions.SSLError):
+            return RegistryError(f"{what}: no TLS connection: {_reason(error)}", _tls_hint(error))
+        if isinstance(error, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
+            return BrokenConnectionError(f"{what}: no answer within {self._timeout[1]:g} s", sent=True)
+        if isinstance(error, requests.ConnectTimeout):
+            return BrokenConnectionError(f"{what}: no connection within {self._timeout[0]:g} s", _DOWN_HINT, sent=False)
+        if _never_sent(error):
+            return BrokenConnectionError(f"{what}: {_reason(error)}", _DOWN_HINT, sent=False)
+        if isinstance(error, requests.ConnectionError | urllib3.exceptions.HTTPError | OSError) and not isinstance(
+            error, _HOPELESS
+        ):
+            return BrokenConnectionError(f"{what}: {_reason(error)}", "the connection broke: try again", sent=True)
+        return RegistryError(f"{what}: the request cannot be made ({type(error).__name__})")
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Body | None, *, stream: bool
+    ) -> requests.Response:
+        if body is not None and not isinstance(body, bytes):
+            body.rewind()
+        session = self.session
+        request = session.prepare_request(requests.Request(method, url, headers=dict(headers), data=body))
+        request.url = url  # as it came: requests would unquote and quote a signed query anew
+        settings = session.merge_environment_settings(url, {}, True, session.verify, None)
+        response = session.send(request, timeout=self._timeout, allow_redirects=False, **settings)
+        if not stream or response.status_code not in (200, 206):
+            _load(response, _MAX_BODY if response.ok else _MAX_ERROR_BODY)
+        return response
+
+
+_DOWN_HINT = "check the name, and that the registry is running and can be reached from here"
+_HOPELESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.InvalidProxyURL,
+)
+
+
+def _load(response: requests.Response, limit: int) -> None:
+    """Read the body into memory, so that the connection is free again; no more than `limit` bytes of it."""
+    data = io.BytesIO()
+    while data.tell() < limit and (chunk := response.raw.read(_READ_BLOCK, decode_content=False)):
+        data.write(chunk)
+    if data.tell() >= limit:
+        response.close()
+        if response.ok:
+            raise RegistryError(f"`{redact(response.url)}`: an answer of more than {limit} bytes")
+    response.raw = _Loaded(data.getvalue())
+
+
+class _Loaded(io.BytesIO):
+    """A body in memory that is read as urllib3's are; closing it changes nothing."""
+
+    def close(self) -> None:
+        pass
+
+    def read(self, size: int | None = -1, /, *, decode_content: bool = False) -> bytes:
+        return super().read(size)
+
+
+def _never_sent(error: Exception) -> bool:
+    """Whether the connection was not even made (a proxy's refusal counts)."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return True
+    return any(isinstance(cause, NewConnectionError) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what is behind it, outermost first: urllib3 and requests hide it in three places."""
+    while error is not None:
+        yield error
+        inner = [a for a in (*error.args, getattr(error, "reason", None)) if isinstance(a, BaseException)]
+        error = inner[0] if inner else error.__cause__
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost cause: unlike what requests and urllib3 wrap around it, it quotes no URL."""
+    return list(_causes(error))[-1]
+
+
+def _reason(error: Exception) -> str:
+    for cause in reversed(list(_causes(error))):
+        if isinstance(cause, socket.gaierror):
+            return "no such host"
+        if isinstance(cause, OSError) and cause.strerror:
+            return printable(cause.strerror[:1].lower() + cause.strerror[1:])
+    return "the connection was closed before the answer was complete"
+
+
+def _tls_hint(error: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(_root(error)):
+        return "if an authority of your own signed the certificate, name its file in REQUESTS_CA_BUNDLE"
+    return "if the registry speaks plain http, allow it with `--insecure`"
