@@ -59,8 +59,8 @@ ALLOWED: dict[str, set[str]] = {
 HOMES: dict[str, set[str]] = {
     "rattler": {"ociforge.conda", "ociforge.workspace"},
     "oras": {"ociforge.transports.registry"},
-    "zstandard": {"layers.compress"},
-    "zlib_ng": {"layers.compress"},
+    "zstandard": {"layers.compress", "layers.decompress"},
+    "zlib_ng": {"layers.compress", "layers.decompress"},
     "click": {"ociforge.cli"},
     "rich": {"ociforge.cli"},
     "platformdirs": {"ociforge.cli"},
