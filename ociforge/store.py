@@ -1,0 +1,364 @@
+"""The local store: blobs by digest, layers by key, listings of base layers (DESIGN.md, D8).
+
+    blobs/sha256/<hex>      the bytes
+    catalog/<hex>.json      layer key -> diff_id, digest, size and media type of the layer it names
+    trees/<hex>.json.gz     the listing of one base layer, by the digest of its blob
+    ingest/                 blobs on their way in, and staging directories
+    archives/               what `archives` is handed out for
+
+Every file appears under its final name by renaming a whole one, so readers take no lock. Anything may be deleted at any
+time, by us or by the user: what is missing or damaged counts as absent and is made again. What is being written is
+locked with flock(2), which ends with its process: what nobody locks is left over and is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self
+
+from layers.digest import Digest, DigestWriter
+from layers.errors import DigestError
+from layers.layer import Layer
+from ociforge.errors import ImageError, StoreError
+from ociforge.oci.blob import VerifiedReader
+from ociforge.oci.descriptor import Descriptor, canonical_json, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = ["Catalog", "Documents", "Ingest", "Store"]
+
+_CATALOG_FORMAT = 1
+_READ_SIZE = 1 << 20  # 1 MiB
+_ATTEMPTS = 100
+_HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that can be written"
+
+
+class Store:
+    """Blobs, layer keys and listings below `root`, which need not exist. Safe for several threads and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.catalog = Catalog(self)
+        self.trees = Documents(root, "trees", ".json.gz")
+        self._swept = False
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is when the store has it; not to be written to."""
+        return self.root / "blobs" / "sha256" / digest.hex
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is here, of `size` bytes if that is given. Does not read it: see `open` and `verify`."""
+        try:
+            found = self.path(digest).stat()
+        except OSError:
+            return False
+        return size is None or found.st_size == size
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        """A stream of the blob, verified while it is read; the caller closes it.
+
+        Raises StoreError when the blob is absent, or, by the read that reaches its end, when it is damaged; a damaged
+        blob is dropped first, so that it is made again next time.
+        """
+        path = self.path(descriptor.digest)
+        try:
+            stream = path.open("rb")
+        except FileNotFoundError as error:
+            raise StoreError(f"blob `{descriptor.digest}` is not in the store", "run the command again") from error
+        except OSError as error:
+            _fail(path, error)
+        found = os.fstat(stream.fileno())
+        blob = _StoredBlob(VerifiedReader(stream, descriptor), path, found.st_ino)
+        if found.st_size != descriptor.size:
+            with blob:
+                blob.drop(f"blob `{descriptor.digest}`: expected {descriptor.size} bytes, got {found.st_size}")
+        return blob
+
+    def verify(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is here and whole, by reading all of it; a damaged one is dropped."""
+        try:
+            with self.open(descriptor) as stream:
+                while stream.read(_READ_SIZE):
+                    pass
+        except StoreError:
+            return False
+        return True
+
+    def ingest(self) -> Ingest:
+        """A writer for one new blob, as a context manager; without `commit` nothing stays."""
+        self._sweep()
+        return Ingest(self)
+
+    def put(self, descriptor: Descriptor, stream: BinaryIO) -> None:
+        """Take in a blob that is known by name; `stream` stays open.
+
+        Raises StoreError when the bytes are not the ones that `descriptor` names, and then keeps nothing.
+        """
+        if self.has(descriptor.digest, descriptor.size):
+            return
+        with self.ingest() as blob:
+            while chunk := stream.read(_READ_SIZE):
+                blob.write(chunk)
+            if (blob.digest(), blob.size) != (descriptor.digest, descriptor.size):
+                raise StoreError(
+                    f"blob `{descriptor.digest}` of {descriptor.size} bytes: got `{blob.digest()}` of {blob.size} bytes"
+                )
+            blob.commit()
+
+    @property
+    def archives(self) -> Path:
+        """A directory, made if need be, where downloaded packages may be kept."""
+        return _directory(self.root, "archives")
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """An empty directory, removed at the end, or by a later process if this one is killed."""
+        self._sweep()
+        path, lock = _new_locked(_directory(self.root, "ingest"), _make_directory)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left behind; once per store, since it is there to bound waste only."""
+        if not self._swept:
+            self._swept = True
+            with contextlib.suppress(OSError):
+                for path in (self.root / "ingest").iterdir():
+                    _remove_stale(path)
+
+
+class Ingest:
+    """One blob on its way into the store: `write` the bytes, then `commit`.
+
+    A context manager: leaving it without `commit` leaves nothing. For one thread at a time.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> Self:
+        self._path, handle = _new_locked(_directory(self._store.root, "ingest"), _make_file)
+        self._file = os.fdopen(handle, "wb")
+        self._writer = DigestWriter(self._file)
+        return self
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._writer.write(data)
+        except OSError as error:
+            _fail(self._path, error)
+
+    @property
+    def size(self) -> int:
+        """How many bytes were written so far."""
+        return self._writer.size
+
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        return self._writer.digest()
+
+    def commit(self) -> tuple[Digest, int]:
+        """Give the blob its name; returns digest and size. Nothing may be written afterwards."""
+        digest = self.digest()
+        final = self._store.path(digest)
+        try:
+            self._file.flush()
+            # The bytes reach the disk before the name does. The directory is not synced: a name that is lost when the
+            # power fails is only a blob that is made again.
+            os.fsync(self._file.fileno())
+            _directory(self._store.root, "blobs", "sha256")
+            self._path.replace(final)
+        except OSError as error:
+            _fail(final, error)
+        return digest, self.size
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what could not be flushed is not wanted any more
+            self._file.close()
+
+
+class Documents:
+    """Small files by digest in one directory of the store: replaced whole, absent when they cannot be read."""
+
+    def __init__(self, root: Path, name: str, suffix: str) -> None:
+        self._root = root
+        self._name = name
+        self._suffix = suffix
+
+    def path(self, key: Digest) -> Path:
+        return self._root / self._name / f"{key.hex}{self._suffix}"
+
+    def find(self, key: Digest) -> bytes | None:
+        try:
+            return self.path(key).read_bytes()
+        except OSError:
+            return None
+
+    def record(self, key: Digest, data: bytes) -> None:
+        """Keep `data` under `key`, in place of what was there. Raises StoreError."""
+        _directory(self._root, self._name)
+        path, handle = _new_locked(_directory(self._root, "ingest"), _make_file)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()  # and no sync: a document that the disk lost counts as absent
+                path.replace(self.path(key))
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            _fail(self.path(key), error)
+
+
+class Catalog:
+    """Which layer a key names (DESIGN.md, D1): known before anything is downloaded."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._documents = Documents(store.root, "catalog", ".json")
+
+    def find(self, key: Digest) -> Layer | None:
+        """The layer of `key`; None when it is unknown, or its blob is missing or not of its size."""
+        data = self._documents.find(key)
+        if data is None:
+            return None
+        try:
+            layer = _layer(parse_json(data, "catalog"))
+        except (ImageError, DigestError, KeyError, TypeError, ValueError):
+            return None
+        return layer if self._store.has(layer.digest, layer.size) else None
+
+    def record(self, key: Digest, layer: Layer) -> None:
+        """Remember that `key` names `layer`, whose blob is in the store. Raises StoreError."""
+        document = {
+            "format": _CATALOG_FORMAT,
+            "diffId": str(layer.diff_id),
+            "digest": str(layer.digest),
+            "size": layer.size,
+            "mediaType": layer.media_type,
+        }
+        self._documents.record(key, canonical_json(document))
+
+
+def _layer(document: dict[str, Any]) -> Layer:
+    size, media_type = document["size"], document["mediaType"]
+    if document["format"] != _CATALOG_FORMAT or not isinstance(size, int) or not isinstance(media_type, str):
+        raise ValueError("not of this format")
+    return Layer(
+        diff_id=Digest.parse(document["diffId"]),
+        digest=Digest.parse(document["digest"]),
+        size=size,
+        media_type=media_type,
+    )
+
+
+class _StoredBlob(io.BufferedIOBase, BinaryIO):
+    """A verified stream that drops its file when that is damaged."""
+
+    def __init__(self, stream: VerifiedReader, path: Path, inode: int) -> None:
+        self._stream = stream
+        self._path = path
+        self._inode = inode
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except ImageError as error:
+            self.drop(error.message)
+        except OSError as error:
+            _fail(self._path, error)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self.read(min(size, _READ_SIZE) if size >= 0 else _READ_SIZE)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._stream.close()
+
+    def drop(self, why: str) -> NoReturn:
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_ino == self._inode:  # not a good one that another process has just put here
+                self._path.unlink()
+        raise StoreError(f"damaged {why}", f"it was removed from `{self._path.parent}`: run the command again")
+
+
+def _fail(path: Path, error: OSError) -> NoReturn:
+    raise StoreError(f"the store cannot be used: `{path}`: {error.strerror or error}", _HINT) from error
+
+
+def _directory(root: Path, *names: str) -> Path:
+    """The directory `root/names…`; what has to be made gets mode 0755 whatever the umask."""
+    path = root.joinpath(*names)
+    try:
+        if not path.is_dir():
+            root.parent.mkdir(parents=True, exist_ok=True)
+            for directory in [root, *(root.joinpath(*names[: i + 1]) for i in range(len(names)))]:
+                with contextlib.suppress(FileExistsError):
+                    directory.mkdir()
+                    directory.chmod(0o755)
+    except OSError as error:
+        _fail(path, error)
+    return path
+
+
+def _make_file(path: Path) -> int:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    os.fchmod(handle, 0o644)  # whatever the umask
+    return handle
+
+
+def _make_directory(path: Path) -> int:
+    path.mkdir()
+    path.chmod(0o755)  # whatever the umask
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _new_locked(parent: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """A new file or directory in `parent`, and its open, locked handle.
+
+    Between making and locking it, another process may take it for a left-over; then the next one is made.
+    """
+    for _ in range(_ATTEMPTS):
+        path = parent / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            handle = make(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _fail(path, error)
+        with contextlib.suppress(OSError):  # a file system without locks: its left-overs stay
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if path.exists():
+            return path, handle
+        os.close(handle)
+    raise StoreError(f"the store cannot be used: `{parent}`: what is made there disappears", _HINT)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove `path` unless the process that makes it is alive, which then holds the lock."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        finally:
+            os.close(handle)
