@@ -1,0 +1,123 @@
+"""The command line: the only package that prints, exits or reads the environment.
+
+Exit codes: 0 done; 1 the user or the environment can put it right; 2 the command line itself is wrong; 70 a bug in
+ociforge; 130 interrupted (SIGINT or SIGTERM).
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from layers.errors import LayerError
+from ociforge import __version__
+from ociforge.errors import ForgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+__all__ = ["cli", "run"]
+
+BUG = 70
+INTERRUPTED = 130
+
+
+class _Verbs(click.Group):
+    """A group whose verbs live in modules of the same name, imported when asked for."""
+
+    _names = ("build", "demo", "push")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._names:
+            return None
+        command = importlib.import_module(f"ociforge.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Build OCI images from pixi workspaces, without Docker, daemon, root or emulation.
+
+    \b
+    ociforge demo                                  make a small image here and now
+    ociforge build -e prod --push HOST/TEAM/APP:1  build the workspace and push it
+    ociforge push oci:app HOST/TEAM/APP:1          copy an image between two places
+
+    Exit codes: 0 done, 1 something you can put right, 2 wrong usage, 70 a bug in ociforge, 130 interrupted.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status; every error ends here as one message on stderr."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = cli.main(list(arguments), prog_name="ociforge", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        return _usage(error)
+    except ForgeError as error:
+        _report(error.message, error.hint)
+        return error.exit_code
+    except LayerError as error:
+        _report(str(error))
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        _report("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        _report(_operating_system(error))
+        return 1
+    except Exception as error:
+        return _bug(error, verbose="-v" in arguments or "--verbose" in arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like SIGINT, so that temporary files go."""
+    raise KeyboardInterrupt
+
+
+def _usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path} --help`" if context is not None else None
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message())
+        return error.exit_code
+    _report(error.format_message().rstrip(".").replace("'", "`"), hint)
+    return error.exit_code
+
+
+def _operating_system(error: OSError) -> str:
+    where = f": `{error.filename}`" if error.filename is not None else ""
+    return f"the operating system refused{where}: {(error.strerror or str(error)).lower()}"
+
+
+def _bug(error: Exception, *, verbose: bool) -> int:
+    _report(
+        f"this is a bug in ociforge {__version__}: {type(error).__name__}: {error}",
+        "please report it with the command and this message"
+        + ("" if verbose else "; `--verbose` shows where it happened"),
+    )
+    if verbose:
+        traceback.print_exception(error, file=sys.stderr)
+    return BUG
+
+
+def _report(message: str, hint: str | None = None) -> None:
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    if hint is not None:
+        click.echo("\n" + click.style("hint: ", fg="cyan", bold=True) + hint, err=True)

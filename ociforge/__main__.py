@@ -1,0 +1,36 @@
+"""`python -m ociforge` and the console script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Run the command line and leave at once.
+
+    The process ends by `os._exit` after flushing: py-rattler's runtime can crash while the interpreter is torn
+    down, and the exit status must not depend on that.
+    """
+    try:
+        from ociforge.cli import run  # takes long enough to be interrupted, which must not show a traceback
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the result is settled
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 1
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Results in the two forms that verbs give: lines for people and scripts, and JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ociforge.cli.console import megabytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from layers.compress import OrderedMap
+    from ociforge.built import Built
+    from ociforge.cli.console import Console
+    from ociforge.publish import Published
+    from ociforge.transports.base import Destination, Outcome, Source
+
+_WORDS: Mapping[Outcome, str] = {"exists": "there already", "mounted": "mounted", "uploaded": "written"}
+
+__all__ = ["built_json", "published_json", "send"]
+
+
+def send(source: Source, destination: Destination, map_: OrderedMap, console: Console) -> Published:
+    """Publish and say what happened."""
+    from ociforge.publish import publish
+
+    published = publish(source, destination, map_=map_, notify=console.notify)
+    parts = [
+        f"{tally.count} {outcome} ({megabytes(tally.size)})"
+        for outcome, tally in published.blobs.items()
+        if tally.count
+    ]
+    console.say(f"{published.name}: blobs: {', '.join(parts) or 'none'}")
+    return published
+
+
+def published_json(published: Published) -> dict[str, Any]:
+    """What `--json` says of a copy; sizes in bytes."""
+    return {
+        "name": published.name,
+        "digest": str(published.descriptor.digest),
+        "mediaType": published.descriptor.media_type,
+        "blobs": {
+            outcome: {"count": tally.count, "size": tally.size} for outcome, tally in sorted(published.blobs.items())
+        },
+    }
+
+
+def built_json(built: Built) -> dict[str, Any]:
+    """What `--json` says of an image or index; sizes in bytes."""
+    return {
+        "digest": str(built.descriptor.digest),
+        "mediaType": built.descriptor.media_type,
+        "size": built.descriptor.size,
+        "layers": [
+            {
+                "title": made.title,
+                "digest": str(made.layer.digest),
+                "diffId": str(made.layer.diff_id),
+                "size": made.layer.size,
+                "packages": list(made.packages),
+                "key": None if made.key is None else str(made.key),
+                "reused": made.reused,
+            }
+            for made in built.layers
+        ],
+    }

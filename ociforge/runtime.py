@@ -1,0 +1,159 @@
+"""How the image runs: activation, settings and the workspace's own description, put together for its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from layers.entry import Bytes, File, Symlink
+from ociforge.errors import BuildError
+from ociforge.events import Warned, ignore
+from ociforge.oci.changes import ConfigChanges
+from ociforge.plan import FORMAT
+from ociforge.workspace.activation import activate, package_facts, workspace_scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from ociforge.base import Base
+    from ociforge.conda.package import Installation
+    from ociforge.events import Notify
+    from ociforge.workspace import Environment, ImageSettings, Manifest
+    from ociforge.workspace.settings import Healthcheck
+
+__all__ = ["ENTRYPOINT", "Runtime", "annotate", "runtime"]
+
+ENTRYPOINT = "app/entrypoint.sh"  # where pixi's own recipe puts it
+
+_SHELLS = ("bash", "sh", "dash")
+_ANNOTATION = "org.opencontainers.image."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """`changes` to the base's configuration, and the `entrypoint` they name, None when the image can have none."""
+
+    changes: ConfigChanges
+    entrypoint: File | None
+
+
+def runtime(
+    environment: Environment,
+    installation: Installation,
+    settings: ImageSettings,
+    base: Base,
+    *,
+    manifest: Manifest,
+    application: Collection[str],
+    mtime: int = 0,
+    notify: Notify = ignore,
+) -> Runtime:
+    """Activate `environment` in the image's configuration and, where there is a shell, in an entrypoint.
+
+    `application` are the image paths of the workspace's files, which hold the scripts that activation needs. Raises
+    BuildError when something needs a shell that the image does not have, WorkspaceError and PackageError for what
+    cannot be activated at all.
+    """
+    facts = package_facts(
+        installation.activation.scripts,
+        {path: text.encode() for path, text in installation.activation.variables},
+        None if installation.activation.state is None else installation.activation.state.encode(),
+    )
+    workdir = settings.workdir.strip("/")
+    scripts, warnings = workspace_scripts(environment, lambda path: f"{workdir}/{path}" in application)
+    for warning in (*facts.warnings, *warnings):
+        notify(Warned(warning))
+    shell = _shell(base, installation, settings.prefix)
+    activation = activate(
+        environment,
+        facts,
+        prefix=settings.prefix,
+        workdir=settings.workdir,
+        base_path=base.config.env.get("PATH"),
+        interpreter=shell or "/bin/sh",
+        scripts=scripts,
+        fixed=settings.env,
+        manifest_name=manifest.path.name if f"{workdir}/{manifest.path.name}" in application else None,
+    )
+    generated = settings.entrypoint is None and shell is not None
+    if settings.entrypoint is None and shell is None and activation.needs_shell:
+        raise BuildError(
+            "neither the base image nor the environment has a shell, but activation needs one for "
+            + ", ".join(f"`{need}`" for need in activation.needs_shell),
+            "choose a base image with `/bin/sh`, or add `bash` to the environment's dependencies",
+        )
+    data = activation.entrypoint.encode()
+    return Runtime(
+        changes=ConfigChanges(
+            env={**activation.config_env, **settings.env},
+            entrypoint=(f"/{ENTRYPOINT}",) if generated else settings.entrypoint or (),
+            cmd=settings.cmd,
+            workdir=settings.workdir,
+            user=settings.user,
+            expose=settings.expose,
+            volumes=settings.volumes,
+            labels={**_description(manifest), **settings.labels},
+            stop_signal=settings.stop_signal,
+            healthcheck=None if settings.healthcheck is None else _healthcheck(settings.healthcheck),
+        ),
+        entrypoint=File(path=ENTRYPOINT, size=len(data), content=Bytes(data), mode=0o755, mtime=mtime)
+        if generated
+        else None,
+    )
+
+
+def annotate(manifest: Manifest, settings: ImageSettings, base: Base, created: int | None) -> dict[str, str]:
+    """The manifest's annotations: what the image is, what it stands on, and which format its bytes have."""
+    found = _description(manifest)
+    if base.name is not None and base.digest is not None:
+        found |= {f"{_ANNOTATION}base.name": base.name, f"{_ANNOTATION}base.digest": str(base.digest)}
+    if created is not None:
+        stamp = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+        found[f"{_ANNOTATION}created"] = stamp
+    return {**found, "dev.ociforge.format": str(FORMAT), **settings.annotations}
+
+
+def _shell(base: Base, installation: Installation, prefix: str) -> str | None:
+    """The shell that runs the entrypoint: bash if there is one, since activation scripts are written for it."""
+    inside = {
+        entry.path
+        for package in installation.packages
+        for entry in package.entries
+        if isinstance(entry, File | Symlink) and entry.path.rpartition("/")[0] == f"{prefix.strip('/')}/bin"
+    }
+    for name in _SHELLS:
+        node = base.tree.lookup(f"bin/{name}")
+        if node is not None and node.kind == "file":
+            return f"/bin/{name}"
+        if f"{prefix.strip('/')}/bin/{name}" in inside:
+            return f"{prefix}/bin/{name}"
+    return None
+
+
+def _description(manifest: Manifest) -> dict[str, str]:
+    """What the manifest says of the workspace, by the image-spec's names (annotations.md)."""
+    said: Mapping[str, str | None] = {
+        "title": manifest.name,
+        "version": manifest.version,
+        "description": manifest.description,
+        "authors": ", ".join(manifest.authors) or None,
+        "licenses": manifest.license,
+        "url": manifest.homepage,
+        "source": manifest.repository,
+        "documentation": manifest.documentation,
+    }
+    return {f"{_ANNOTATION}{key}": value for key, value in said.items() if value}
+
+
+def _healthcheck(check: Healthcheck) -> dict[str, object]:
+    """Docker's object, times in nanoseconds, absent where docker's default holds."""
+    said: Mapping[str, object] = {
+        "Test": list(check.test),
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+        "Retries": check.retries,
+    }
+    return {key: value for key, value in said.items() if value is not None}

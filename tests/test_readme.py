@@ -1,0 +1,56 @@
+"""What the README says about names is what the code has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from ociforge.cli import cli
+from ociforge.plan import DEFAULT_BUDGET, FORMAT
+from ociforge.workspace.settings import _READERS, DEFAULT_BASE
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading."""
+    section = README.split(f"\n### {heading}\n", 1)[1]
+    lines = section[section.index("|") :].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
+    documented = {row[0].strip("`") for row in table("Settings")}
+    assert documented == {*_READERS, "environment"}
+
+
+def test_documented_defaults_are_the_defaults() -> None:
+    defaults = {row[0].strip("`"): row[1] for row in table("Settings")}
+    assert defaults["base"] == f'`"{DEFAULT_BASE}"`'
+    assert defaults["layers"] == f"`{DEFAULT_BUDGET}`"
+    assert f"`dev.ociforge.format`, now {FORMAT}" in README.replace("annotation ", "")
+
+
+def test_every_option_that_the_readme_uses_exists() -> None:
+    context = click.Context(cli)
+    known = {"--quiet", "--editable", "--host"}  # other programs
+    for verb in cli.list_commands(context):
+        command = cli.get_command(context, verb)
+        assert command is not None
+        known |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert used - known == {"--help"}  # of every verb
+
+
+def test_every_verb_that_the_readme_uses_exists() -> None:
+    verbs = set(re.findall(r"ociforge (build|push|demo|[a-z]+) ", README.split("## Building")[1].split("## Same")[0]))
+    assert {v for v in verbs if v in {"build", "push", "demo"}} == {"build", "push"}
+    assert {"build", "demo", "push"} == set(cli.list_commands(click.Context(cli)))
+
+
+def test_the_commands_of_the_readme_can_be_found_by_scripts() -> None:
+    for marker in ("demo command", "test command"):
+        found = re.search(rf"<!-- {marker} -->\n```sh\n(python3 -m venv \.venv && .*)\n```\n", README)
+        assert found is not None, marker
