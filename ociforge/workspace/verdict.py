@@ -1,0 +1,97 @@
+"""What a check of the lock finds: reasons against it, and questions that stay open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ociforge.workspace.environment import Environment
+
+__all__ = ["Reason", "Report", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why the lock does not fit, or what cannot be decided.
+
+    `kind` is pixi's name for it, such as `ChannelsMismatch`. `where` is the manifest's key. `str` is the message.
+    """
+
+    kind: str
+    message: str
+    environment: str | None = None
+    platform: str | None = None
+    package: str | None = None
+    where: str | None = None
+
+    def __str__(self) -> str:
+        places = [f"`{place}`" for place in (self.environment, self.platform) if place is not None]
+        return ": ".join([", ".join(places), self.message] if places else [self.message])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The outcome of a check. `satisfied` is true only when there is no reason against it and no open question."""
+
+    reasons: tuple[Reason, ...]
+    undecided: tuple[Reason, ...]
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the lock is known to fit."""
+        return not self.reasons and not self.undecided
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects what a check finds, in order."""
+
+    reasons: list[Reason] = field(default_factory=list)
+    undecided: list[Reason] = field(default_factory=list)
+
+    def against(
+        self,
+        kind: str,
+        message: str,
+        environment: str | None = None,
+        platform: str | None = None,
+        *,
+        package: str | None = None,
+        where: str | None = None,
+    ) -> None:
+        """Note a reason against the lock."""
+        self.reasons.append(
+            Reason(kind=kind, message=message, environment=environment, platform=platform, package=package, where=where)
+        )
+
+    def at(
+        self,
+        environment: Environment,
+        kind: str,
+        message: str,
+        *,
+        package: str | None = None,
+        where: str | None = None,
+    ) -> None:
+        """Note a reason that concerns one environment on one platform."""
+        self.against(kind, message, environment.name, environment.platform.name, package=package, where=where)
+
+    def open(
+        self, environment: Environment | None, kind: str, message: str, package: str | None, where: str | None = None
+    ) -> None:
+        """Note a question that cannot be decided."""
+        self.undecided.append(
+            Reason(
+                kind=kind,
+                message=message,
+                environment=None if environment is None else environment.name,
+                platform=None if environment is None else environment.platform.name,
+                package=package,
+                where=where,
+            )
+        )
+
+    def verdict(self) -> Verdict:
+        """Everything noted so far."""
+        return Verdict(reasons=tuple(self.reasons), undecided=tuple(self.undecided))
