@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from layers.digest import Digest
 from ociforge.errors import BuildError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 __all__ = ["DEFAULT_BUDGET", "FORMAT", "Group", "Member", "Recipe", "partition"]
+
+Kind = Literal["conda", "wheel"]
 
 FORMAT = 1  # raising it is the only way in which the bytes of a layer may change; see CHANGELOG.md
 
@@ -34,17 +36,23 @@ _FNV_PRIME = 0x100000001B3
 class Member:
     """One package as the plan sees it: all from the lock.
 
-    `name` without version or build; `size` of the archive in bytes; `archive` its sha256; `record` the digest of
+    `kind` tells conda packages from wheels, whose layers lie above; `name`, unique in its kind, is without
+    version or build; `size` of the archive in bytes; `archive` its sha256; `record` the digest of
     what its metadata takes from the lock; `python` says which interpreter the files are laid out for, when they depend
     on it.
     """
 
+    kind: Kind = "conda"
     name: str
     version: str
     archive: Digest
     size: int
     record: Digest
     python: str | None = None
+
+    @property
+    def id(self) -> tuple[Kind, str]:
+        return self.kind, self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +71,7 @@ class Recipe:
 
     def key(self, members: Sequence[Member]) -> Digest:
         """The layer key: a digest of everything that decides the layer's bytes."""
-        packages = sorted([m.name, str(m.archive), str(m.record), m.python or ""] for m in members)
+        packages = sorted([m.kind, m.name, str(m.archive), str(m.record), m.python or ""] for m in members)
         return Digest.of(
             canonical_json(
                 {
@@ -95,48 +103,52 @@ class Group:
 
 
 def partition(
-    members: Iterable[Member], *, budget: int = DEFAULT_BUDGET, together: Iterable[Collection[str]] = ()
+    members: Iterable[Member],
+    *,
+    budget: int = DEFAULT_BUDGET,
+    together: Iterable[Collection[tuple[Kind, str]]] = (),
 ) -> tuple[Group, ...]:
-    """Split packages into at most `budget` groups, independent of the order of `members`.
+    """Split packages into at most `budget` groups (at least one for each kind), whatever the order of `members`.
 
-    `together` lists sets of names that must share a layer because they provide the same path. The result is
-    ordered by name, single packages first, so that it does not shift when sizes change. Raises BuildError for a
-    budget below 1.
+    `together` lists sets of ids, each of one kind, that must share a layer because they provide the same path. The
+    result has conda packages before wheels and is ordered by name, single packages first, so that it does not shift
+    when sizes change. Raises BuildError for a budget below 1.
     """
     if budget < 1:
         raise BuildError(f"layer budget: {budget}: at least one layer is needed", "set `layers` to 40, for instance")
-    units = sorted(_units(list(members), together), key=lambda unit: (-sum(m.size for m in unit), unit[0].name))
+    units = sorted(_units(list(members), together), key=lambda unit: (-sum(m.size for m in unit), unit[0].id))
     if len(units) <= budget:
         singles, rest = units, []
-    elif budget == 1:
-        singles, rest = [], units
     else:
         count = min(max(1, int(budget * _SINGLES_SHARE)), budget - 1)
         singles, rest = units[:count], units[count:]
-    bins: dict[int, list[Member]] = defaultdict(list)
+    kinds = {unit[0].kind for unit in rest}
+    count = max(1, (budget - len(singles)) // max(1, len(kinds)))
+    bins: dict[tuple[Kind, int], list[Member]] = defaultdict(list)
     for unit in rest:
-        bins[_fnv1a64(unit[0].name) % (budget - len(singles))].extend(unit)
-    ordered = sorted(singles, key=lambda unit: unit[0].name) + [bins[number] for number in sorted(bins)]
+        bins[unit[0].kind, _fnv1a64(unit[0].name) % count].extend(unit)
+    ordered = [*sorted(singles, key=lambda unit: unit[0].name), *(bins[key] for key in sorted(bins))]
+    ordered.sort(key=lambda unit: unit[0].kind)
     return tuple(Group(members=tuple(sorted(unit, key=lambda m: m.name))) for unit in ordered)
 
 
-def _units(members: Sequence[Member], together: Iterable[Collection[str]]) -> list[list[Member]]:
+def _units(members: Sequence[Member], together: Iterable[Collection[tuple[Kind, str]]]) -> list[list[Member]]:
     """Members joined into inseparable units, each sorted by name."""
-    leader = {member.name: member.name for member in members}
+    leader = {member.id: member.id for member in members}
 
-    def find(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
+    def find(one: tuple[Kind, str]) -> tuple[Kind, str]:
+        while leader[one] != one:
+            one = leader[one]
+        return one
 
-    for names in together:
-        first, *others = sorted(names)
+    for ids in together:
+        first, *others = sorted(ids)
         for other in others:
             low, high = sorted((find(first), find(other)))
             leader[high] = low
-    units: dict[str, list[Member]] = defaultdict(list)
-    for member in sorted(members, key=lambda m: m.name):
-        units[find(member.name)].append(member)
+    units: dict[tuple[Kind, str], list[Member]] = defaultdict(list)
+    for member in sorted(members, key=lambda m: m.id):
+        units[find(member.id)].append(member)
     return list(units.values())
 
 

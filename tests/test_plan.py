@@ -8,16 +8,22 @@ from hypothesis import strategies as st
 
 from layers.digest import Digest
 from ociforge.errors import BuildError
-from ociforge.plan import Group, Member, Recipe, partition
+from ociforge.plan import Group, Kind, Member, Recipe, partition
 
 if TYPE_CHECKING:
     import random
 
 
-def member(name: str, size: int = 1, version: str = "1", python: str | None = None) -> Member:
+def member(name: str, size: int = 1, version: str = "1", python: str | None = None, kind: Kind = "conda") -> Member:
     archive = Digest.of(f"{name}{version}".encode())
     return Member(
-        name=name, version=version, archive=archive, size=size, record=Digest.of(name.encode()), python=python
+        kind=kind,
+        name=name,
+        version=version,
+        archive=archive,
+        size=size,
+        record=Digest.of(name.encode()),
+        python=python,
     )
 
 
@@ -32,13 +38,13 @@ members_strategy = st.lists(
 def test_partition_is_complete_disjoint_within_budget_and_independent_of_order(
     members: list[Member], budget: int, chance: random.Random
 ) -> None:
-    together = [[m.name for m in chance.sample(members, min(2, len(members)))]] if members else []
+    together = [[m.id for m in chance.sample(members, min(2, len(members)))]] if members else []
     groups = partition(members, budget=budget, together=together)
     assert sorted(m.name for g in groups for m in g.members) == sorted(m.name for m in members)
     assert len(groups) <= budget
     assert all(g.members for g in groups)
-    for names in together:
-        assert sum(bool({m.name for m in g.members} & set(names)) for g in groups) == 1
+    for ids in together:
+        assert sum(bool({m.id for m in g.members} & set(ids)) for g in groups) == 1
     shuffled = list(members)
     chance.shuffle(shuffled)
     assert partition(shuffled, budget=budget, together=together) == groups
@@ -68,8 +74,24 @@ def test_adding_a_small_package_changes_one_bin() -> None:
 
 
 def test_packages_that_share_a_path_share_a_layer_transitively() -> None:
-    groups = partition([member(n) for n in "abcd"], together=[["d", "b"], ["b", "c"]])
+    groups = partition(
+        [member(n) for n in "abcd"], together=[[("conda", "d"), ("conda", "b")], [("conda", "b"), ("conda", "c")]]
+    )
     assert names(groups) == [["a"], ["b", "c", "d"]]
+
+
+def test_wheels_come_after_conda_packages_and_share_no_layer_with_them() -> None:
+    members = [member(f"p{i:02}", size=100 - i, kind="wheel" if i % 2 else "conda") for i in range(40)]
+    groups = partition(members, budget=10)
+    kinds = [{m.kind for m in g.members} for g in groups]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert [*map(min, kinds)] == sorted(map(min, kinds))
+    assert len(groups) <= 10
+
+
+def test_a_conda_package_and_a_wheel_may_have_one_name() -> None:
+    groups = partition([member("a"), member("a", kind="wheel")])
+    assert [[m.id for m in g.members] for g in groups] == [[("conda", "a")], [("wheel", "a")]]
 
 
 def test_a_budget_of_one_gives_one_layer() -> None:
@@ -90,7 +112,7 @@ recipe = Recipe(codec="gzip", prefix="/app/.pixi/envs/prod", mtime=0)
 
 
 def test_key_is_pinned_for_the_format() -> None:
-    pinned = "60c446431c4c5d33f71512b91509603235461cec0f40dc59c4b25499cb8cb53b"
+    pinned = "22e2f6b33e32dfb8a0a47b957ff9c82cf9e37cb18fdd97111bef3f0c3e20917b"
     assert recipe.key([member("a"), member("b")]).hex == pinned
 
 

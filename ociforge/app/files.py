@@ -7,7 +7,6 @@ that every clone gives the same layer. As in git, directories without files are 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from layers.entry import Directory, Entry, File, FileContent, Symlink
 from layers.tree import parents
 from ociforge.app.ignore import Patterns
 from ociforge.app.selection import Selection
+from ociforge.app.suspicion import Suspicion, suspicion
 from ociforge.errors import AppError
 from ociforge.events import Warned, ignore
 
@@ -31,27 +31,25 @@ __all__ = ["collect"]
 # What makes a workspace, not the application. Never taken.
 _NEVER = frozenset({".git", ".hg", ".pixi", ".svn"})
 
-# What the host's tools leave behind. Taken only if `include` names it.
+# What the host's tools leave behind, ours too (an output whose writer was killed). Taken only if `include` names it.
 _CACHE_NAMES = """
+    .ociforge-????????????????
     .DS_Store __pycache__/ .hypothesis/ .ipynb_checkpoints/ .mypy_cache/ .nox/ .pytest_cache/ .ruff_cache/ .tox/ .venv/
 """
-
-# Where credentials are kept by convention. Taken only if `include` names the very path; reported when left out.
-_SECRET_NAMES = """
-    .env .env.* !.env.defaults !.env.dist !.env.example !.env.sample !.env.template .envrc
-    .netrc _netrc .npmrc .pypirc .condarc .git-credentials .htpasswd .my.cnf .pgpass .vault-token
-    id_dsa* id_ecdsa* id_ed25519* id_rsa* !id_*.pub *.key *.jks *.kdbx *.p12 *.pfx
-    .aws/ .azure/ .gnupg/ .kube/ .ssh/ **/.config/gcloud/ **/.docker/config.json **/.rattler/credentials.json
-"""
 _CACHES = Patterns(_CACHE_NAMES.split())
-_SECRETS = Patterns(_SECRET_NAMES.split())
-_PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
-_KEY_SEARCHED = 64 << 10  # 64 KiB: certificates are short, and the key stands before or after them
+
+# Taken only if `include` names the very path; reported when left out.
+_LEFT_OUT: dict[Suspicion, str] = {
+    "secret": "left out as secrets",
+    "image": "left out as images, such as earlier builds wrote",
+}
 
 _IGNORE_FILES = (".ociforgeignore", ".gitignore")  # the first that has a word decides
 _WHITEOUT = ".wh."
 _SHOWN = 10  # paths in one warning
 _HINT = "leave out what is not needed with `.ociforgeignore`, or list what is in `files`"
+_HINT_UNMATCHED = "check the pattern: it starts at the workspace's root, and `**/x` matches at any depth"
+_HINT_LEFT_OUT = "name the very path of what is needed, without wildcards"
 _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a named pipe",
@@ -65,7 +63,7 @@ def collect(
     *,
     workdir: str,
     mtime: int,
-    include: Sequence[str] = (),
+    include: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     leave_out: Collection[Path] = (),
     notify: Notify = ignore,
@@ -74,13 +72,14 @@ def collect(
 
     Without `include`, all of it but what `.gitignore` and `.ociforgeignore` say in git's syntax (the latter decides
     where it has a word, so it can re-include with `!`), what version control, pixi and the host's tools keep there, and
-    what looks like a secret. `include` names instead, relative to `root` and with git's wildcards, what to take: for
-    the paths that a pattern itself matches, ignore files do not count; below a directory they do, unless the
-    directory is ignored as a whole. Secrets must be named one by one, without wildcards. `exclude` has git's syntax and
-    the last word. `leave_out` are paths on this machine that are never taken: outputs and the store.
+    what looks like a secret or an image. `include` names instead, relative to `root` and with git's wildcards, what to
+    take, which is nothing when it is empty: for the paths that a pattern itself matches, ignore files do not count;
+    below a directory they do, unless the directory is ignored as a whole. Secrets and images must be named one by one,
+    without wildcards. `exclude` has git's syntax and the last word. `leave_out` are paths on this machine that are
+    never taken: outputs and the store.
 
     Symbolic links are kept as they are. Modes are 0755 for what anybody may execute and 0644 else, owners 0:0, times
-    `mtime`. Left out secrets, and links out of the workspace, are reported as warnings.
+    `mtime`. Left out secrets and images, and links out of the workspace, are reported as warnings.
 
     Raises AppError that names every path that cannot be taken: sockets, pipes, devices, unreadable files, names that
     are not UTF-8 or that engines give a meaning, and patterns that match nothing.
@@ -88,9 +87,10 @@ def collect(
     selection = Selection.parse(include, exclude)
     walk = _Walk(root, selection, frozenset(_below(root, leave_out)))
     walk.run()
-    problems = [*walk.problems, *walk.unmatched()]
-    if problems:
-        raise AppError.collect(problems, _HINT)
+    findings = [*((problem, _HINT) for problem in walk.problems), *walk.unmatched()]
+    if findings:
+        hints = dict.fromkeys(hint for _, hint in findings)
+        raise AppError.collect([message for message, _ in findings], "; ".join(hints))
     for warning in walk.warnings():
         notify(warning)
     prefix = f"{workdir.strip('/')}/".removeprefix("/")
@@ -117,7 +117,7 @@ class _Place:
     taken: bool = False
     ignored: bool = False  # by an ignore file: only what is named below is taken
     forced: bool = False  # named although ignored: ignore files do not count below
-    secret: bool = False
+    suspicion: Suspicion | None = None  # what is below must be named itself
     rules: tuple[tuple[tuple[str, Patterns], ...], ...] = ((), ())  # for each of _IGNORE_FILES, the deepest last
 
     def is_ignored(self, path: str, *, is_directory: bool) -> bool:
@@ -143,25 +143,27 @@ class _Walk:
         self.found: list[_Found] = []
         self.empty: list[str] = []  # directories without anything that were named
         self.problems: list[str] = []
-        self._secrets: list[str] = []
+        self._suspects: dict[Suspicion, list[str]] = {kind: [] for kind in _LEFT_OUT}
 
     def run(self) -> None:
         while self._todo:
             self._enter(self._todo.pop())
 
-    def unmatched(self) -> Iterator[str]:
-        """A finding for each `include` pattern that nothing was taken by."""
+    def unmatched(self) -> Iterator[tuple[str, str]]:
+        """A finding and a hint for each `include` pattern that nothing was taken by."""
         for index, pattern in enumerate(self._selection.include):
             if index in self._seen - self._hits:
-                yield f"`files`: `{pattern}`: all that it matches is ignored, or a secret that is not named itself"
+                why = "all that it matches is ignored, or looks like a secret or an image"
+                yield f"`files`: `{pattern}`: {why}", _HINT_LEFT_OUT
             elif index not in self._hits:
-                yield f"`files`: `{pattern}`: nothing in the workspace matches it"
+                yield f"`files`: `{pattern}`: nothing in the workspace matches it", _HINT_UNMATCHED
 
     def warnings(self) -> Iterator[Warned]:
-        if self._secrets:
-            yield Warned(
-                f"left out as secrets: {_listed(self._secrets)}", "what the image needs of them can be named in `files`"
-            )
+        for kind, paths in self._suspects.items():
+            if paths:
+                yield Warned(
+                    f"{_LEFT_OUT[kind]}: {_listed(paths)}", "what the image needs of them can be named in `files`"
+                )
         if links := [found.path for found in self.found if found.target is not None and _leaves(found)]:
             yield Warned(
                 f"symbolic links that lead out of the workspace: {_listed(links)}", "they mean a path in the image"
@@ -227,18 +229,19 @@ class _Walk:
         is_directory = child.is_dir(follow_symlinks=False)
         literal = self._selection.names(path)
         ignored = place.ignored or (not place.forced and place.is_ignored(path, is_directory=is_directory))
-        secret = not literal and (place.secret or _is_secret(path, child))
-        inner = replace(place, path=path, ignored=ignored, secret=secret)
-        if not place.taken and not named:
-            return inner if is_directory and self._selection.may_hold(path) else None
-        if not named and ignored:
+        wanted = place.taken or bool(named)
+        dropped = (ignored and not named) or (not literal and bool(_CACHES.decide(path, is_directory=is_directory)))
+        # What is not taken is entered all the same for what is named below it.
+        entered = is_directory and (self._selection.names_below(path) if wanted else self._selection.may_hold(path))
+        if not entered and (dropped or not wanted):
             return None
-        if not literal and _CACHES.decide(path, is_directory=is_directory):
-            return None
-        if secret:
-            self._secrets.append(path)
-            return None
-        return replace(inner, taken=True, by=place.by | named, ignored=False, forced=place.forced or ignored)
+        looks = None if literal else place.suspicion or suspicion(path, child)
+        inner = replace(place, path=path, ignored=ignored, suspicion=looks)
+        if wanted and not dropped:
+            if looks is None:
+                return replace(inner, taken=True, by=place.by | named, ignored=False, forced=place.forced or ignored)
+            self._suspects[looks].append(path)
+        return replace(inner, taken=False, by=frozenset()) if entered else None
 
     def _take(self, path: str, child: os.DirEntry[bytes]) -> None:
         try:
@@ -290,19 +293,6 @@ def _entries(walk: _Walk, prefix: str, mtime: int) -> Iterator[Entry]:
 
 def _source(child: os.DirEntry[bytes]) -> Path:
     return Path(os.fsdecode(child.path))
-
-
-def _is_secret(path: str, child: os.DirEntry[bytes]) -> bool:
-    is_directory = child.is_dir(follow_symlinks=False)
-    if _SECRETS.decide(path, is_directory=is_directory):
-        return True
-    if not path.endswith(".pem") or not child.is_file(follow_symlinks=False):
-        return False
-    try:
-        with FileContent(_source(child)).open() as stream:
-            return _PRIVATE_KEY.search(stream.read(_KEY_SEARCHED)) is not None
-    except OSError:
-        return False  # reported when it is to be taken
 
 
 def _below(root: Path, paths: Iterable[Path]) -> Iterator[str]:

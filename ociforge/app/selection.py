@@ -19,23 +19,27 @@ __all__ = ["Selection"]
 class Selection:
     """`include` patterns are relative to the workspace, without leading slash; the empty one is the workspace itself.
 
-    `excluded` has the last word, in git's syntax.
+    `everything` is meant without any. `excluded` has the last word, in git's syntax.
     """
 
+    everything: bool
     include: tuple[str, ...]
     patterns: Patterns
     excluded: Patterns
 
     @classmethod
-    def parse(cls, include: Sequence[str], exclude: Sequence[str]) -> Selection:
-        """Read the settings; raises AppError for a pattern that leads out of the workspace or cannot mean anything."""
-        anchored = tuple(_anchored(pattern) for pattern in include)
-        return cls(anchored, Patterns(f"/{pattern}" for pattern in anchored), Patterns(exclude))
+    def parse(cls, include: Sequence[str] | None, exclude: Sequence[str]) -> Selection:
+        """Read the settings, where no `include` at all means everything, and an empty one nothing.
+
+        Raises AppError for a pattern that leads out of the workspace or cannot mean anything.
+        """
+        anchored = tuple(_anchored(pattern) for pattern in include or ())
+        return cls(include is None, anchored, Patterns(f"/{pattern}" for pattern in anchored), Patterns(exclude))
 
     @property
     def takes_all(self) -> bool:
         """Whether the workspace as such is taken, by the rules for what lies in a named directory."""
-        return not self.include or bool(self.whole)
+        return self.everything or bool(self.whole)
 
     @property
     def whole(self) -> frozenset[int]:
@@ -49,6 +53,10 @@ class Selection:
     def names(self, path: str) -> bool:
         """Whether a pattern is this very path."""
         return any(pattern.rstrip("/") == path for pattern in self.include if pattern)
+
+    def names_below(self, directory: str) -> bool:
+        """Whether a pattern begins with the very path of `directory`, and goes on."""
+        return any(pattern.startswith(f"{directory}/") and pattern != f"{directory}/" for pattern in self.include)
 
     def may_hold(self, directory: str) -> bool:
         """Whether anything below `directory` may match: False spares the walk."""

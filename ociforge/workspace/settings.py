@@ -11,15 +11,16 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from layers.errors import CodecError
 from ociforge.errors import WorkspaceError
-from ociforge.workspace.reading import Findings, Table, describe, suggestion
+from ociforge.workspace.reading import Findings, Table, describe, show, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ociforge.workspace.manifest import Manifest
 
-__all__ = ["DEFAULT_BASE", "FileRules", "Healthcheck", "ImageSettings", "Settings", "read_settings"]
+__all__ = ["DEFAULT_BASE", "FileRules", "Healthcheck", "ImageSettings", "Settings", "literal_dollars", "read_settings"]
 
 DEFAULT_BASE: Final = "docker://ubuntu:24.04"
 
@@ -34,9 +35,11 @@ _COMPONENT: Final = re.compile(r"[A-Za-z0-9_@%+=,~-][A-Za-z0-9._@%+=,~-]*|\.[A-Z
 _IMAGE_NAME: Final = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*")
 _PORT: Final = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
 _USER: Final = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
-_CODEC: Final = re.compile(r"(?:none|gzip|zstd)(?::[0-9]{1,2})?")
+_CODEC: Final = re.compile(r"(?:none|gzip|zstd)(?::[0-9]{1,4})?")  # whether there is such a level says the codec
+_REFERENCE: Final = re.compile(r"\$(\{?)([A-Za-z_][A-Za-z0-9_]*)")  # to another variable, in a shell's manner
 _DURATION_PART: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(h|ms|m|s)")
 _UNITS: Final = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}  # milliseconds
+_TESTS: Final = ("CMD", "CMD-SHELL", "NONE")  # how docker's form of a health check begins
 _SIGNALS: Final = (
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
     "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
@@ -49,10 +52,12 @@ _MERGED: Final = ("env", "labels", "annotations")  # tables that are laid over e
 class FileRules:
     """Which of the workspace's files go into the image: patterns in the manner of `.gitignore`.
 
-    An empty `include` means all; `exclude` comes on top of what ignore files and the rules on secrets leave out.
+    Those of `include` are anchored at the workspace's root: `x` is the one there, `**/x` any. None means all files, an
+    empty one no file. Those of `exclude` match at any depth, as in `.gitignore`, and come on top of what ignore files
+    and the rules on secrets and images leave out.
     """
 
-    include: tuple[str, ...] = ()
+    include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
 
 
@@ -73,7 +78,8 @@ class ImageSettings:
     """Everything that is said about one image, defaults filled in.
 
     `prefix` and `workdir` are absolute and normalised, `expose` items look like `8000/tcp`, `user` is numeric.
-    `entrypoint` None means the generated one; `cmd` None that there is no default command.
+    `entrypoint` None means the generated one; `cmd` None that there is no default command. `editable` keeps packages of
+    the workspace that the manifest has as editable pointing to the code below `workdir`.
     """
 
     environment: str
@@ -94,6 +100,7 @@ class ImageSettings:
     healthcheck: Healthcheck | None = None
     layers: int = _LAYERS
     compression: str = _COMPRESSION
+    editable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +149,17 @@ def read_settings(manifest: Manifest) -> Settings:
     for name in images:
         settings.image(name)
     return settings
+
+
+def literal_dollars(settings: ImageSettings) -> tuple[str, ...]:
+    """A warning for each variable in `env` whose value looks as if another one were to be put into it."""
+    found = ((name, _REFERENCE.search(value)) for name, value in settings.env.items())
+    return tuple(
+        f"`{show(('env', name))}` holds `${match[1]}{match[2]}{'}' if match[1] else ''}`, which is not expanded: "
+        "config variables are literal"
+        for name, match in found
+        if match is not None
+    )
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,12 +242,16 @@ def _path(table: Table, key: str, path: str | None, *parts: int) -> str | None:
 
 
 def _files(table: Table, key: str) -> FileRules | None:
-    if isinstance(table.values[key], list):
-        return FileRules(include=table.texts(key) or ())
-    inner = table.table(key)
-    if inner is None:
+    value = table.values[key]
+    if isinstance(value, list):
+        return FileRules(include=table.texts(key))
+    if not isinstance(value, dict):
+        expected = "expected an array of patterns, or a table with `include` and `exclude`"
+        table.wrong(key, f"{expected}, got {describe(value)}")
         return None
-    rules = FileRules(include=inner.texts("include") or (), exclude=inner.texts("exclude") or ())
+    inner = table.table(key)
+    assert inner is not None
+    rules = FileRules(include=inner.texts("include"), exclude=inner.texts("exclude") or ())
     inner.finish()
     return rules
 
@@ -339,6 +361,9 @@ def _healthcheck(table: Table, key: str) -> Healthcheck | None:
     inner.finish()
     if raw == []:
         inner.wrong("cmd", "expected a command that is not empty")
+    if isinstance(raw, list) and raw and raw[0] in _TESTS:
+        why = "an array is run as it is, a string is run by the shell"
+        inner.wrong("cmd", f"write the command itself, without docker's `{raw[0]}`: {why}")
     return check
 
 
@@ -360,11 +385,20 @@ def _layers(table: Table, key: str) -> int | None:
 
 
 def _compression(table: Table, key: str) -> str | None:
+    from layers.compress import Codec
+
     text = table.text(key)
-    if text is None or _CODEC.fullmatch(text):
-        return text
-    table.wrong(key, f"expected `gzip`, `zstd` or `none`, with a level if wanted (`gzip:6`), got {describe(text)}")
-    return None
+    if text is None:
+        return None
+    if not _CODEC.fullmatch(text):
+        table.wrong(key, f"expected `gzip`, `zstd` or `none`, with a level if wanted (`gzip:6`), got {describe(text)}")
+        return None
+    try:
+        Codec.parse(text)
+    except CodecError as error:
+        table.wrong(key, str(error))
+        return None
+    return text
 
 
 _READERS: Final[dict[str, Callable[[Table, str], Any]]] = {
@@ -384,4 +418,5 @@ _READERS: Final[dict[str, Callable[[Table, str], Any]]] = {
     "healthcheck": _healthcheck,
     "layers": _layers,
     "compression": _compression,
+    "editable": Table.flag,
 }

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,12 @@ from layers.entry import Directory, File, Symlink
 from layers.errors import EntryError
 from layers.layer import write_layer
 from layers.tree import Segment
+from ociforge import transports
 from ociforge.app import collect
 from ociforge.errors import AppError
 from ociforge.events import Event, Warned
+from ociforge.publish import publish
+from tests.support.memory import sample_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,7 +178,11 @@ SECRET = (
     ".env .env.local sub/.env .netrc .npmrc .pypirc .condarc .git-credentials id_rsa id_ed25519 tls/server.key x.p12"
 )
 SECRET_DIRECTORIES = ".aws/credentials .ssh/config .kube/config .docker/config.json"
-HARMLESS = ".env.example .env.sample .env.template .docker/daemon.json id_rsa.pub keys.py cert.pem .environment"
+HARMLESS = (
+    ".env.example .env.sample .env.template .docker/daemon.json id_rsa.pub keys.py cert.pem .environment "
+    "pkg/kubeconfig/__init__.py credentials.py service.json"
+)
+KEY = "-----BEGIN PRIVATE KEY-----\n"
 
 
 def test_secrets_are_left_out_and_reported(tmp_path: Path) -> None:
@@ -190,6 +198,51 @@ def test_a_pem_file_with_a_private_key_is_a_secret(tmp_path: Path) -> None:
     key = "-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n"
     make(tmp_path, {"a.pem": key, "b.pem": "-----BEGIN CERTIFICATE-----\n", "c.pem/x": "", "d.pem>a.pem": ""})
     assert taken(tmp_path) == "b.pem c.pem/x d.pem"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("kubeconfig", "deploy/prod.kubeconfig", "credentials.json", ".rattler/credentials.json"),
+        *("client_secret.json", "a/client_secret_1.apps.json", "service-account.json", "service_account-ci.json"),
+    ],
+)
+def test_names_of_secrets(tmp_path: Path, name: str) -> None:
+    make(tmp_path, f"{name} app.py")
+    assert taken(tmp_path) == "app.py"
+    assert warnings(tmp_path)[0].message == f"left out as secrets: `{name}`"
+    assert taken(tmp_path, include=[name, "app.py"]) == " ".join(sorted([name, "app.py"]))
+
+
+@pytest.mark.parametrize("name", ["a.pem", "a.PEM", "a.crt", "a.cer", "a.cert"])
+def test_certificates_are_searched_for_a_private_key(tmp_path: Path, name: str) -> None:
+    certificate = "-----BEGIN CERTIFICATE-----\n" * 1500
+    make(tmp_path, {name: certificate + KEY, f"sub/{name}": certificate})
+    assert taken(tmp_path) == f"sub/{name}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        KEY,
+        f"\ufeff\n  \t{KEY}",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\r\n",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\n" + "x" * 3000,
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\n",
+    ],
+)
+def test_what_begins_as_a_private_key_is_a_secret_whatever_its_name(tmp_path: Path, content: str) -> None:
+    make(tmp_path, {"deploy": content, "src/notes.txt": content, "app.py": "", "link>deploy": ""})
+    assert taken(tmp_path) == "app.py link"
+    assert taken(tmp_path, include=["deploy", "**/*.txt", "app.py", "src/notes.txt"]) == "app.py deploy src/notes.txt"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f'KEY = """{KEY}"""', "-----BEGIN PUBLIC KEY-----\n", "-----BEGIN CERTIFICATE-----\n", KEY + "x" * (64 << 10)],
+)
+def test_other_content_is_no_secret(tmp_path: Path, content: str) -> None:
+    assert taken(make(tmp_path, {"file": content})) == "file"
 
 
 def test_ignored_secrets_are_not_worth_a_word(tmp_path: Path) -> None:
@@ -218,7 +271,89 @@ def test_what_lies_in_a_secret_directory_must_be_named_too(tmp_path: Path) -> No
     assert taken(tmp_path, include=[".ssh"]) == ".ssh/known_hosts"
 
 
+# Images that earlier builds left.
+
+
+def archive(path: Path, *names: str) -> None:
+    """A tar with members of these names, directories as `name/`."""
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name.removesuffix("/"))
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            tar.addfile(member)
+
+
+HEX = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        *("blobs/", f"blobs/sha256/{HEX}", "oci-layout", "manifest.json", "index.json"),
+        *(f"{HEX}/", f"{HEX}.tar", f"{HEX}.json"),
+    ],
+)
+def test_image_archives_are_left_out_and_reported(tmp_path: Path, first: str) -> None:
+    make(tmp_path, "app.py out/x")
+    archive(tmp_path / "app.tar", first, "other")
+    archive(tmp_path / "out/image", first)
+    assert taken(tmp_path) == "app.py out/x"
+    (warning,) = warnings(tmp_path)
+    assert warning.message == "left out as images, such as earlier builds wrote: `app.tar`, `out/image`"
+    assert "`files`" in str(warning.hint)
+    assert taken(tmp_path, include=["*", "app.tar"]) == "app.py app.tar out/x"
+
+
+@pytest.mark.parametrize("first", ["blob", "blobs", "src/", "data/manifest.json", "index.html", f"{HEX}.txt", HEX[1:]])
+def test_other_archives_are_taken(tmp_path: Path, first: str) -> None:
+    archive(tmp_path / "data.tar", first, "blobs/", "manifest.json")
+    assert taken(tmp_path) == "data.tar"
+
+
+def test_what_is_no_tar_is_taken(tmp_path: Path) -> None:
+    archive(tmp_path / "cut", "oci-layout")
+    whole = (tmp_path / "cut").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-1])
+    (tmp_path / "header").write_bytes(whole[:512])
+    (tmp_path / "magic").write_bytes(whole.replace(b"ustar", b"USTAR"))
+    (tmp_path / "zeros").write_bytes(bytes(1024))
+    assert taken(tmp_path) == "cut header magic zeros"
+
+
+def test_our_own_outputs_are_left_out(tmp_path: Path) -> None:
+    for output in (f"oci-archive:{tmp_path}/app.tar", f"oci:{tmp_path}/layout"):
+        publish(sample_image(({"a": b"1"},)), transports.destination(output))
+    assert taken(make(tmp_path, "app.py")) == "app.py"
+
+
+def test_image_layouts_are_left_out_and_reported(tmp_path: Path) -> None:
+    whole = "oci-layout index.json blobs/sha256/x"
+    make(tmp_path, "app.py " + " ".join(f"out/layout/{name}" for name in whole.split()))
+    make(tmp_path, "unfinished/oci-layout unfinished/blobs/x site/index.json notes/oci-layout other/blobs/x")
+    assert taken(tmp_path) == "app.py notes/oci-layout other/blobs/x site/index.json"
+    (warning,) = warnings(tmp_path)
+    assert warning.message == "left out as images, such as earlier builds wrote: `out/layout`, `unfinished`"
+
+
+def test_an_image_layout_is_taken_when_it_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "app.py out/layout/oci-layout out/layout/index.json out/layout/blobs/x")
+    everything = "out/layout/blobs/x out/layout/index.json out/layout/oci-layout"
+    assert taken(tmp_path, include=["out/layout"]) == everything
+    assert taken(tmp_path, include=["out/layout/index.json"]) == "out/layout/index.json"
+    assert taken(tmp_path, include=["*", "out/layout/blobs"]) == "app.py out/layout/blobs/x"
+    assert refusals(tmp_path, include=["out/layout/*"]) == [
+        "`files`: `out/layout/*`: all that it matches is ignored, or looks like a secret or an image"
+    ]
+
+
 # Settings.
+
+
+def test_an_empty_include_takes_nothing(tmp_path: Path) -> None:
+    make(tmp_path, {"a": "", "src/b": "", ".gitignore": "!*\n", ".env": ""})
+    assert taken(tmp_path, include=[]) == ""
+    assert warnings(tmp_path, include=[]) == []
+    assert taken(tmp_path, include=None) == ".gitignore a src/b"
 
 
 @pytest.mark.parametrize(
@@ -266,6 +401,18 @@ def test_what_is_named_overrules_ignore_files(tmp_path: Path) -> None:
     assert taken(tmp_path, include=["dist/__pycache__"]) == "dist/__pycache__/x"
 
 
+@pytest.mark.parametrize("everything", ["*", ".", "**"])
+def test_what_is_named_is_found_in_what_else_is_left_out(tmp_path: Path, everything: str) -> None:
+    make(tmp_path, {".gitignore": "dist/\n", "app.py": ""})
+    named = [".aws/config", ".venv/x/y", "dist/app.js", "layout/index.json"]
+    make(tmp_path, " ".join(named) + " .aws/credentials .venv/z layout/oci-layout layout/blobs/x")
+    options: dict[str, Any] = {"include": [everything, *named], "exclude": ["z", "/layout/blobs"]}
+    assert taken(tmp_path, **options).split() == sorted([".gitignore", "app.py", *named])
+    messages = [warning.message for warning in warnings(tmp_path, **options)]
+    assert "left out as secrets: `.aws`" in messages[0]
+    assert "`layout`" in messages[1]
+
+
 def test_every_pattern_must_take_something(tmp_path: Path) -> None:
     make(tmp_path, {".gitignore": "*.log\n", "logs/a.log": "", "src/a.py": "", "out.tar": ""})
     assert refusals(
@@ -273,9 +420,29 @@ def test_every_pattern_must_take_something(tmp_path: Path) -> None:
     ) == [
         "`files`: `scr`: nothing in the workspace matches it",
         "`files`: `lib/*.py`: nothing in the workspace matches it",
-        "`files`: `logs`: all that it matches is ignored, or a secret that is not named itself",
+        "`files`: `logs`: all that it matches is ignored, or looks like a secret or an image",
         "`files`: `out.tar`: nothing in the workspace matches it",
     ]
+
+
+@pytest.mark.parametrize(
+    ("include", "words"),
+    [
+        (["main.py"], ["`**/x` matches at any depth"]),
+        (["logs", "*.env"], ["name the very path"]),
+        (["."], [".ociforgeignore"]),
+        (["src", "pipe", "x", "logs"], [".ociforgeignore", "`**/x` matches at any depth", "name the very path"]),
+    ],
+)
+def test_hints_fit(tmp_path: Path, include: list[str], words: list[str]) -> None:
+    make(tmp_path, {".gitignore": "*.log\n", "logs/a.log": "", "src/main.py": "", "a.env": KEY})
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AppError) as caught:
+        collect(tmp_path, workdir="/app", mtime=0, include=include)
+    hint = caught.value.hint or ""
+    assert [
+        word for word in (".ociforgeignore", "`**/x` matches at any depth", "name the very path") if word in hint
+    ] == (words)
 
 
 def test_an_empty_directory_is_taken_when_it_is_named(tmp_path: Path) -> None:
@@ -460,8 +627,6 @@ names = st.text("ab.-é", min_size=1, max_size=3).filter(lambda name: name.strip
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.lists(names, min_size=1, max_size=3).map("/".join), st.text(max_size=3), max_size=6))
 def test_a_layer_of_any_workspace_unpacks_to_it(files: dict[str, str]) -> None:
-    import tarfile
-
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "ws"
         root.mkdir()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ociforge.errors import WorkspaceError
-from ociforge.workspace.settings import DEFAULT_BASE, FileRules, Healthcheck, ImageSettings
+from ociforge.workspace.settings import DEFAULT_BASE, FileRules, Healthcheck, ImageSettings, literal_dollars
 from tests.workspace.making import workspace
 
 if TYPE_CHECKING:
@@ -114,6 +114,47 @@ def test_options_are_held_to_the_same_rules(tmp_path: Path) -> None:
     assert caught.value.message == "`prefix` in the options: expected an absolute path, got string `opt/x`"
 
 
+def test_a_level_that_there_is_not_in_the_options(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError) as caught:
+        settings(tmp_path, "").image(overrides={"compression": "gzip:0"})
+    assert caught.value.message == "`compression` in the options: `gzip` has no level 0: expected 1 to 9"
+
+
+@pytest.mark.parametrize("text", ["none", "gzip", "gzip:1", "gzip:9", "zstd", "zstd:19"])
+def test_compressions(tmp_path: Path, text: str) -> None:
+    assert settings(tmp_path, f"compression = '{text}'").image().compression == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("", FileRules(include=None)),
+        ("files = []", FileRules(include=())),
+        ("files = ['src']", FileRules(include=("src",))),
+        ("files = {}", FileRules(include=None)),
+        ("files = { include = [] }", FileRules(include=())),
+        ("files = { exclude = ['*.md'] }", FileRules(include=None, exclude=("*.md",))),
+    ],
+)
+def test_files(tmp_path: Path, text: str, rules: FileRules) -> None:
+    assert settings(tmp_path, text).image().files == rules
+
+
+def test_values_that_look_as_if_they_were_expanded_are_told_of(tmp_path: Path) -> None:
+    text = """\
+[tool.ociforge.env]
+PATH = "/opt/bin:$PATH:$HOME"
+"a.b" = "${HOME:-/root}/x"
+PRICE = "5$"
+PASSWORD = "a$1$$(x)"
+PLAIN = "x"
+"""
+    assert literal_dollars(settings(tmp_path, text).image()) == (
+        "`env.PATH` holds `$PATH`, which is not expanded: config variables are literal",
+        '`env."a.b"` holds `${HOME}`, which is not expanded: config variables are literal',
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "key", "why"),
     [
@@ -217,13 +258,40 @@ def test_options_are_held_to_the_same_rules(tmp_path: Path) -> None:
             "tool.ociforge.healthcheck.interval",
             "expected a duration such as `30s` or `1m30s`, got string `5`",
         ),
+        *(
+            (
+                f"healthcheck = {{ cmd = ['{word}', 'true'] }}",
+                "tool.ociforge.healthcheck.cmd",
+                (
+                    f"write the command itself, without docker's `{word}`: "
+                    "an array is run as it is, a string is run by the shell"
+                ),
+            )
+            for word in ("CMD", "CMD-SHELL", "NONE")
+        ),
         ("layers = 0", "tool.ociforge.layers", "expected an integer from 1 to 120, got integer `0`"),
         (
             "compression = 'bzip2'",
             "tool.ociforge.compression",
             "expected `gzip`, `zstd` or `none`, with a level if wanted (`gzip:6`), got string `bzip2`",
         ),
-        ("files = 1", "tool.ociforge.files", "expected a table, got integer `1`"),
+        (
+            "compression = 'zstd:99'",
+            "tool.ociforge.compression",
+            "`zstd` has no level 99: expected 1 to 19",
+        ),
+        (
+            "compression = 'none:1'",
+            "tool.ociforge.compression",
+            "unknown compression `none:1`: expected `gzip:LEVEL` or `zstd:LEVEL`",
+        ),
+        (
+            "files = 'src'",
+            "tool.ociforge.files",
+            "expected an array of patterns, or a table with `include` and `exclude`, got string `src`",
+        ),
+        ("files = ['a', '']", "tool.ociforge.files[1]", "expected a string, got an empty one"),
+        ("files = { include = 'src' }", "tool.ociforge.files.include", "expected an array, got string `src`"),
         ("files = { only = [] }", "tool.ociforge.files.only", "unknown key"),
     ],
 )
