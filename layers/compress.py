@@ -45,7 +45,7 @@ _LEVELS: dict[str, range] = {
 _DEFAULT_LEVELS: dict[str, int] = {"none": 0, "gzip": 4, "zstd": 3}
 
 _BLOCK = 1 << 20  # 1 MiB: the unit of parallel gzip, and of plain tar
-_FRAME = 16 << 20  # 16 MiB: the unit of parallel zstd; independent frames of 4 MiB would cost 4 % of the ratio
+_FRAME = 8 << 20  # 8 MiB: the unit of parallel zstd, which memory is a multiple of; 4 MiB would cost 4 % of the ratio
 _DICTIONARY = 32 << 10  # 32 KiB: all that deflate can look back
 _GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")  # RFC 1952: no name, no time, no flags, unknown system
 _RAW_DEFLATE = -15  # zlib's window bits without a container
@@ -108,7 +108,7 @@ class Codec:
         """The blob of the tar that `chunks` make up, in pieces.
 
         Blocks go through `map_` and are taken from `chunks` only as it asks for them: with n of them under way, memory
-        is n blocks (gzip: 1 MiB, zstd: 16 MiB) and their results. The bytes do not depend on `map_`, nor on where the
+        is n blocks (gzip: 1 MiB, zstd: 8 MiB) and their results. The bytes do not depend on `map_`, nor on where the
         input is cut into chunks.
         """
         match self.name:

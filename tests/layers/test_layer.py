@@ -156,7 +156,7 @@ class _Pattern(io.RawIOBase):
 
 @pytest.mark.parametrize(("codec", "budget"), [("none", 6 << 20), ("gzip:1", 12 << 20), ("zstd:1", 40 << 20)])
 def test_memory_is_constant(codec: str, budget: int) -> None:
-    """64 MiB in one file and 4 MiB in many pass through; what is held is a few blocks (zstd: of 16 MiB)."""
+    """64 MiB in one file and 4 MiB in many pass through; what is held is a few blocks (zstd: of 8 MiB)."""
     many = tuple(File(path=f"many/{n}", size=1 << 14, content=Generated(1 << 14)) for n in range(256))
     segments = [Segment("s", (File(path="big", size=64 << 20, content=Generated(64 << 20)), *many))]
     with Path(os.devnull).open("wb") as sink:
