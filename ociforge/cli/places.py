@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ociforge.events import Notify
     from ociforge.oci.reference import Reference
     from ociforge.transports.auth import CredentialStore
-    from ociforge.transports.base import Destination, Source
+    from ociforge.transports.base import Destination, NamedSource
+    from ociforge.transports.naming import Name
     from ociforge.transports.options import RegistryOptions
 
 __all__ = ["Places"]
@@ -35,10 +36,10 @@ class Places:
 
         return CredentialStore.from_environment(os.environ, Path.home())
 
-    def source(self, location: transports.Location) -> Source:
+    def source(self, location: transports.Location) -> NamedSource:
         return transports.source(location, registry=self.registry, credentials=self._credentials, notify=self.notify)
 
-    def destination(self, location: transports.Location, names: Sequence[Reference] = ()) -> Destination:
+    def destination(self, location: transports.Location, names: Sequence[Reference | Name] = ()) -> Destination:
         return transports.destination(
             location, names=names, registry=self.registry, credentials=self._credentials, notify=self.notify
         )

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ociforge.cli import options
 from ociforge.cli.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ociforge.transports import Location
+    from ociforge.transports.base import NamedSource
+    from ociforge.transports.naming import Name
 
 __all__ = ["command"]
 
@@ -37,6 +46,8 @@ def command(
     oci-archive:FILE[:NAME]         one file that docker, podman, skopeo and ctr load
     docker-archive:FILE[:NAME]      what `docker save` writes (as SOURCE)
 
+    A layout or archive that is given no name calls the copy what SOURCE calls it.
+
     The name and digest of every copy go to stdout, one line each.
     """
     console = Console.of(quiet=quiet, verbose=verbose)
@@ -47,10 +58,18 @@ def command(
     from ociforge.transports.options import RegistryOptions
 
     places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
-    targets = [places.destination(parse(text)) for text in destinations]
+    wanted = [parse(text) for text in destinations]
     origin = places.source(parse(source))
+    targets = [places.destination(location, _names(origin, location)) for location in wanted]
     with ordered_map(workers) as map_:
         copies = [send(origin, target, map_, console) for target in targets]
     console.result(
         [copy.name for copy in copies], {"destinations": [published_json(copy) for copy in copies]}, as_json=as_json
     )
+
+
+def _names(source: NamedSource, target: Location) -> Sequence[Name]:
+    """What the copy is called besides the name in its location: what it was called before, if there is none."""
+    from ociforge.transports import RegistryLocation
+
+    return () if isinstance(target, RegistryLocation) or target.ref is not None else source.names()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["VerifiedReader", "read_document"]
 
 _READ_SIZE = 1 << 20  # 1 MiB
+_DAMAGED = "the image is damaged where it is read from: fetch or make it again"
 
 
 class VerifiedReader(io.BufferedIOBase, BinaryIO):
@@ -62,7 +63,7 @@ class VerifiedReader(io.BufferedIOBase, BinaryIO):
         if self.closed:
             raise ValueError("I/O operation on closed file")
         if self._failure is not None:
-            raise ImageError(self._failure)
+            raise ImageError(self._failure, _DAMAGED)
         return self._descriptor.size - self._seen.size
 
     def _next(self, wanted: int) -> bytes:
@@ -85,7 +86,7 @@ class VerifiedReader(io.BufferedIOBase, BinaryIO):
 
     def _fail(self, why: str) -> None:
         self._failure = f"blob `{self._descriptor.digest}`: {why}"
-        raise ImageError(self._failure)
+        raise ImageError(self._failure, _DAMAGED)
 
 
 def read_document(stream: BinaryIO, descriptor: Descriptor, limit: int = MAX_MANIFEST_SIZE) -> bytes:

@@ -99,7 +99,10 @@ def select(index: ImageIndex, platform: Platform) -> Descriptor:
     for entry in (*exact, *fitting):
         return entry
     found = dict.fromkeys(f"`{entry.platform}`" for entry in images if entry.platform is not None)
-    raise ImageError(f"{_WHAT}: no image for `{platform}`: found {', '.join(found) or 'none with a platform'}")
+    raise ImageError(
+        f"{_WHAT}: no image for `{platform}`: found {', '.join(found) or 'none with a platform'}",
+        "choose another image, or a platform that this one has",
+    )
 
 
 def resolve(root: Descriptor, platform: Platform, read: Callable[[Descriptor], bytes]) -> Descriptor:

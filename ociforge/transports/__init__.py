@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ociforge.oci.reference import Reference
     from ociforge.platform import Platform
     from ociforge.transports.auth import CredentialStore
-    from ociforge.transports.base import Destination, Source
+    from ociforge.transports.base import Destination, NamedSource
+    from ociforge.transports.naming import Name
     from ociforge.transports.options import RegistryOptions
 
 __all__ = ["ArchiveLocation", "LayoutLocation", "Location", "RegistryLocation", "destination", "parse", "source"]
@@ -30,7 +31,7 @@ def source(
     registry: RegistryOptions | None = None,
     credentials: CredentialStore | None = None,
     notify: Notify = ignore,
-) -> Source:
+) -> NamedSource:
     """What there is to read at a location; `registry` and `credentials` say how to speak to a registry.
 
     Raises ReferenceFormatError for a malformed location and TransportError for an archive that cannot be read; of a
@@ -60,7 +61,7 @@ def source(
 def destination(
     location: Location | str,
     *,
-    names: Sequence[Reference] = (),
+    names: Sequence[Reference | Name] = (),
     platform: Platform | None = None,
     registry: RegistryOptions | None = None,
     credentials: CredentialStore | None = None,

@@ -19,10 +19,10 @@ from ociforge.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_SI
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.index import ImageIndex, resolve
 from ociforge.oci.reference import Reference
-from ociforge.transports.files import replacing, sync_directory, translated
+from ociforge.transports.files import check_parent, replacing, sync_directory, translated
 from ociforge.transports.layout import LAYOUT, check_layout, described, warn_of_docker_types
 from ociforge.transports.location import ArchiveLocation
-from ociforge.transports.naming import Name, entries_of, labelled, merge, select
+from ociforge.transports.naming import Name, entries_of, labelled, matching, merge, names_of, select
 from ociforge.transports.tarball import Tarball
 from ociforge.transports.watched import watched
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["ArchiveDestination", "ArchiveSource"]
 
 _BLOBS = "blobs/sha256"
+_OTHER = "name a file, new or to be replaced"
 
 
 class ArchiveSource:
@@ -53,7 +54,9 @@ class ArchiveSource:
     def __init__(self, path: Path, *, ref: str | None = None, digest: Digest | None = None) -> None:
         self._where = str(ArchiveLocation(path=path))
         self._tar = Tarball(path)
-        self._root = select(entries_of(self._index(path), self._where), ref, digest, self._where)
+        entries = entries_of(self._index(path), self._where)
+        self._root = select(entries, ref, digest, self._where)
+        self._names = names_of(matching(entries, ref, digest))
 
     def root(self) -> Descriptor:
         return self._root
@@ -66,6 +69,9 @@ class ArchiveSource:
 
     def origin(self, descriptor: Descriptor) -> Reference | None:
         return None
+
+    def names(self) -> tuple[Name, ...]:
+        return self._names
 
     def _index(self, path: Path) -> bytes:
         layout, index = self._tar.find("oci-layout"), self._tar.find("index.json")
@@ -92,7 +98,7 @@ class ArchiveDestination:
         path: Path,
         *,
         ref: str | None = None,
-        names: Sequence[Reference] = (),
+        names: Sequence[Reference | Name] = (),
         platform: Platform | None = None,
         notify: Notify = ignore,
     ) -> None:
@@ -111,9 +117,9 @@ class ArchiveDestination:
         with translated(f"writing `{self._where}`"):
             self._path = self._path.resolve()  # a link stays a link: the file that it leads to is replaced
             if self._path.exists() and not self._path.is_file():
-                raise TransportError(f"writing `{self._where}`: `{self._path}` is not a regular file")
-            if not self._path.parent.is_dir():
-                raise TransportError(f"writing `{self._where}`: there is no directory `{self._path.parent}`")
+                hint = f"for a directory write `oci:{self._path}`" if self._path.is_dir() else _OTHER
+                raise TransportError(f"writing `{self._where}`: `{self._path}` is not a regular file", hint)
+            check_parent(self._path, f"writing `{self._where}`")
         return self
 
     def __exit__(

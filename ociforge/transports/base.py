@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from ociforge.oci.descriptor import Descriptor
     from ociforge.oci.reference import Reference
+    from ociforge.transports.naming import Name
 
-__all__ = ["Blob", "Destination", "Outcome", "Source"]
+__all__ = ["Blob", "Destination", "NamedSource", "Outcome", "Source"]
 
 Outcome = Literal["exists", "mounted", "uploaded"]
 
@@ -39,6 +40,14 @@ class Source(Protocol):
 
     def origin(self, descriptor: Descriptor) -> Reference | None:
         """The registry repository that holds the blob, so that another on that registry can mount it."""
+        ...
+
+
+class NamedSource(Source, Protocol):
+    """A source in a place where images have names."""
+
+    def names(self) -> tuple[Name, ...]:
+        """What the place calls the image; only the name it was asked for by, if it was by one."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -44,8 +45,8 @@ class RegistryClient:
     """One registry, for any number of threads; `reference` says which, and whose credential is meant.
 
     Credentials go to the registry's own origin and to the token service that it names, nowhere else, and are looked up
-    when it first asks. Loopback hosts are spoken to by plain http, as docker does in the end; `options` says when
-    others are. `sleep` and `clock` are in seconds.
+    when it first asks. Whether it is spoken to by https or by plain http, `options` says. `sleep` and `clock` are in
+    seconds.
     """
 
     def __init__(
@@ -63,20 +64,38 @@ class RegistryClient:
         self._notify = notify
         self._warned: set[str] = set()
         self.upload_mode: UploadMode = "put"  # what the registry has been found to take
-        host = api_host(reference.registry)
-        loopback = Origin.of(f"https://{host}").is_loopback
-        self.plain = (options.insecure or loopback) and options.ca_file is None and options.client_cert is None
-        self.origin = Origin.of(f"{'http' if self.plain else 'https'}://{host}")
+        self._host = api_host(reference.registry)
+        loopback = Origin.of(f"https://{self._host}").is_loopback
+        tls = options.ca_file is not None or options.client_cert is not None
+        self._scheme = "https" if tls else None if options.insecure else "http" if loopback else "https"
+        self._settling = threading.Lock()
         # No proxy is ever right for this machine itself.
         self.wire = Wire(options, trust_env=not loopback, sleep=sleep)
         self._tokens = Tokens(
             self.wire,
-            self.origin,
+            lambda: self.origin,
             reference.registry,
             self._lookup,
+            searched=credentials.files,
             token_hosts=options.token_hosts,
             clock=clock,
         )
+
+    @property
+    def origin(self) -> Origin:
+        """Where the API is. Who first asks for it finds out, if need be, whether the registry speaks TLS."""
+        with self._settling:
+            if self._scheme is None:
+                self._scheme = "https" if self._speaks_tls() else "http"
+            return Origin.of(f"{self._scheme}://{self._host}")
+
+    def _speaks_tls(self) -> bool:
+        """Whether there is an HTTP server behind TLS, of any certificate. If not, the next request will tell why."""
+        try:
+            self.wire.send("GET", f"https://{self._host}/v2/", {})
+        except RegistryError:
+            return False
+        return True
 
     def request(
         self,

@@ -27,7 +27,7 @@ from ociforge.oci.document import objects, optional_text, texts
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.index import MAX_DEPTH, ImageIndex
 from ociforge.transports.location import ArchiveLocation
-from ociforge.transports.naming import entries_of, listing, same_image
+from ociforge.transports.naming import entries_of, listing, names_in, same_image
 from ociforge.transports.tarball import Span, Tarball
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     from ociforge.oci.reference import Reference
+    from ociforge.transports.naming import Name
 
 __all__ = ["DockerArchiveSource"]
 
@@ -56,10 +57,14 @@ class DockerArchiveSource:
         self._spans: dict[Digest, Span] = {}  # of what has no name by digest in the archive
         self._manifest = b""
         image = self._image(path, ref)
+        self._names = names_in([tag for tag in image.tags if ref is None or same_image(ref, [tag])])
         config = self._tar.read(self._follow(image.config), MAX_MANIFEST_SIZE)
         self._root = self._original(Digest.of(config)) or self._made(image, config)
         if digest not in (None, self._root.digest):
-            raise TransportError(f"`{self._where}`: the image has the digest `{self._root.digest}`, not `{digest}`")
+            raise TransportError(
+                f"`{self._where}`: the image has the digest `{self._root.digest}`, not `{digest}`",
+                "leave out the digest, or name another archive",
+            )
 
     def root(self) -> Descriptor:
         return self._root
@@ -74,6 +79,9 @@ class DockerArchiveSource:
 
     def origin(self, descriptor: Descriptor) -> Reference | None:
         return None
+
+    def names(self) -> tuple[Name, ...]:
+        return self._names
 
     def _image(self, path: Path, ref: str | None) -> _Image:
         """What `manifest.json` says of the image that is asked for."""

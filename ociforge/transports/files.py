@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["open_regular", "replacing", "sync_directory", "translated"]
+__all__ = ["check_parent", "open_regular", "replacing", "sync_directory", "translated"]
+
+_HINTS = {
+    errno.EACCES: "check the permissions",
+    errno.EDQUOT: "free some space, or name another place",
+    errno.EEXIST: "something else is there: name another place",
+    errno.ENOENT: "check the path",
+    errno.ENOSPC: "free some space, or name another place",
+    errno.ENOTDIR: "check the path",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "name another place",
+}
 
 
 @contextmanager
@@ -26,8 +38,8 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     file system. Permissions follow the umask. Readers see the old file or the new one.
     """
     temporary = (scratch or path.parent) / f".ociforge-{secrets.token_hex(8)}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
@@ -60,6 +72,16 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def check_parent(path: Path, what: str) -> None:
+    """Raise a TransportError that begins with `what` unless there is a directory to make `path` in."""
+    parent = path.parent
+    if parent.is_dir():
+        return
+    if parent.exists():
+        raise TransportError(f"{what}: `{parent}` is not a directory", "check the path")
+    raise TransportError(f"{what}: there is no directory `{parent}`", "make it first")
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn an OSError of the block into a TransportError that begins with `what`."""
@@ -67,4 +89,4 @@ def translated(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         place = f"`{error.filename}`: " if error.filename is not None else ""
-        raise TransportError(f"{what}: {place}{error.strerror or error}") from error
+        raise TransportError(f"{what}: {place}{error.strerror or error}", _HINTS.get(error.errno or 0)) from error

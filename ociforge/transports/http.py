@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ociforge.transports.options import RegistryOptions
 
 __all__ = [
+    "LOGIN_HINT",
     "TRANSIENT",
     "Body",
     "BrokenConnectionError",
@@ -52,7 +53,7 @@ _MAX_RETRY_AFTER = 120.0  # seconds; who asks for more is not worth waiting for
 _BACKOFF, _MAX_BACKOFF = 0.5, 30.0  # seconds
 _READ_BLOCK = 64 << 10
 _PORTS = {"http": 80, "https": 443}
-_LOGIN_HINT = "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
+LOGIN_HINT = "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
 
 
 class Body(Protocol):
@@ -152,15 +153,18 @@ def refusal(response: requests.Response) -> RegistryError:
     """
     status = response.status_code
     request = response.request
-    detail = _errors(body_of(response)) or response.reason or ""
+    errors = _errors(body_of(response))
+    detail = errors or response.reason or ""
     response.close()
     message = f"{request.method} `{redact(str(request.url))}`: {status} {printable(detail)}".rstrip()
     if status == 401:
-        return AuthError(message, _LOGIN_HINT)
+        return AuthError(message, LOGIN_HINT)
     if status == 403:
-        return AuthError(message, f"the account may lack the right to do this; {_LOGIN_HINT}")
+        return AuthError(message, f"the account may lack the right to do this; {LOGIN_HINT}")
     if status == 429:
         return RegistryError(message, "the registry limits requests: wait, or log in for a higher limit")
+    if status == 400 and not errors and str(request.url).startswith("http:"):
+        return RegistryError(message, "if the registry speaks TLS, pass `--insecure`: then any certificate will do")
     return RegistryError(message, "try again later" if status in TRANSIENT else None)
 
 
@@ -340,5 +344,8 @@ def _reason(error: Exception) -> str:
 
 def _tls_hint(error: Exception) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(_root(error)):
-        return "if an authority of your own signed the certificate, name its file in REQUESTS_CA_BUNDLE"
+        return (
+            "if an authority of your own signed the certificate, name its file in REQUESTS_CA_BUNDLE; "
+            "`--insecure` accepts any certificate"
+        )
     return "if the registry speaks plain http, allow it with `--insecure`"

@@ -25,9 +25,9 @@ from ociforge.oci.descriptor import (
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.reference import Reference
 from ociforge.platform import Platform
-from ociforge.transports.files import open_regular, replacing, sync_directory, translated
+from ociforge.transports.files import check_parent, open_regular, replacing, sync_directory, translated
 from ociforge.transports.location import LayoutLocation
-from ociforge.transports.naming import Name, entries_of, labelled, merge, select
+from ociforge.transports.naming import Name, entries_of, labelled, matching, merge, names_of, select
 from ociforge.transports.watched import told_exists, watched
 
 if TYPE_CHECKING:
@@ -58,10 +58,18 @@ class LayoutSource:
         self._where = str(LayoutLocation(path=path))
 
     def root(self) -> Descriptor:
+        return select(self._entries(), self._ref, self._digest, self._where)
+
+    def names(self) -> tuple[Name, ...]:
+        return names_of(matching(self._entries(), self._ref, self._digest))
+
+    def _entries(self) -> tuple[Descriptor, ...]:
+        """What `index.json` lists."""
         with translated(f"reading `{self._where}`"):
+            _refuse_file(self._path, f"reading `{self._where}`")
             check_layout(_read(self._path / "oci-layout", _MAX_LAYOUT_SIZE), self._where)
             index = _read(self._path / "index.json", MAX_MANIFEST_SIZE)
-        return select(entries_of(index, self._where), self._ref, self._digest, self._where)
+        return entries_of(index, self._where)
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
         try:
@@ -86,7 +94,12 @@ class LayoutDestination:
     """
 
     def __init__(
-        self, path: Path, *, ref: str | None = None, names: Sequence[Reference] = (), notify: Notify = ignore
+        self,
+        path: Path,
+        *,
+        ref: str | None = None,
+        names: Sequence[Reference | Name] = (),
+        notify: Notify = ignore,
     ) -> None:
         self._path = path
         self._ref = ref
@@ -99,7 +112,9 @@ class LayoutDestination:
 
     def __enter__(self) -> Self:
         with translated(f"writing `{self._where}`"):
-            self._path.mkdir(parents=True, exist_ok=True)
+            _refuse_file(self._path, f"writing `{self._where}`")
+            check_parent(self._path.absolute(), f"writing `{self._where}`")
+            self._path.mkdir(exist_ok=True)
             present = {entry.name for entry in self._path.iterdir()}
             if present and "oci-layout" not in present:
                 raise TransportError(
@@ -217,6 +232,12 @@ def warn_of_docker_types(root: Descriptor, where: str, notify: Notify) -> None:
 def _name(ref: str) -> Name:
     """What the text behind the path calls the image: a tag, or a whole name if it could be no tag."""
     return Name.of(Reference.parse(ref)) if "/" in ref or ":" in ref else Name(tag=ref)
+
+
+def _refuse_file(path: Path, what: str) -> None:
+    """Raise a TransportError that begins with `what` for a file where a layout should be."""
+    if path.is_file():
+        raise TransportError(f"{what}: `{path}` is a file", f"for an archive write `oci-archive:{path}`")
 
 
 def _blob_path(layout: Path, digest: Digest) -> Path:

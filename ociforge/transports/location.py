@@ -80,6 +80,9 @@ def parse(text: str) -> Location:
         if not rest.startswith("//"):
             raise ReferenceFormatError(f"malformed location: `{text}`", f"write `docker://{rest.lstrip('/')}`")
         return RegistryLocation(reference=Reference.parse(rest[2:]))
+    if rest.startswith("//"):
+        # Only a registry has slashes there; `oci://name` would else be a path from the root.
+        raise ReferenceFormatError(f"malformed location: `{text}`", f"write `{transport}:{rest[2:]}`")
     path, ref, digest = _split_place(text, rest)
     if transport == "oci":
         return LayoutLocation(path=path, ref=ref, digest=digest)

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
     from layers.digest import Digest
 
-__all__ = ["CONTAINERD_NAME", "REF_NAME", "Name", "entries_of", "labelled", "listing", "merge", "same_image", "select"]
+__all__ = [
+    "CONTAINERD_NAME",
+    "REF_NAME",
+    "Name",
+    "entries_of",
+    "labelled",
+    "listing",
+    "matching",
+    "merge",
+    "names_in",
+    "names_of",
+    "same_image",
+    "select",
+]
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -49,14 +62,17 @@ class Name:
         return cls(tag=reference.tag, whole=reference)
 
     @classmethod
-    def plan(cls, ref: Name | None, references: Iterable[Reference]) -> tuple[Name, ...]:
+    def plan(cls, ref: Name | None, names_besides: Iterable[Reference | Name]) -> tuple[Name, ...]:
         """All names of one image, without repetition, `ref` first; a tag is given to the first that has it."""
+        besides = [name if isinstance(name, Name) else cls.of(name) for name in names_besides]
         names: list[Name] = []
-        for name in (*([] if ref is None else [ref]), *map(cls.of, references)):
+        for name in (*([] if ref is None else [ref]), *besides):
             same_tag = next((i for i, other in enumerate(names) if other.tag == name.tag), None)
             if same_tag is not None and names[same_tag].whole is None:
                 names[same_tag] = name
-            elif name.whole not in [other.whole for other in names]:
+            elif same_tag is None and name.whole is None:
+                names.append(name)
+            elif name.whole is not None and name.whole not in [other.whole for other in names]:
                 names.append(name if same_tag is None else replace(name, tag=None))
         return tuple(names)
 
@@ -113,11 +129,7 @@ def select(entries: Sequence[Descriptor], ref: str | None, digest: Digest | None
 
     `ref` is a tag or a whole name. `what` names the place in errors: TransportError lists the names there are.
     """
-    found = {
-        entry.digest: entry
-        for entry in reversed(entries)
-        if (ref is None or _is_called(entry, ref)) and (digest is None or entry.digest == digest)
-    }
+    found = {entry.digest: entry for entry in reversed(matching(entries, ref, digest))}
     if len(found) != 1:
         wanted = "".join([f" `{ref}`" if ref is not None else "", f" with the digest `{digest}`" if digest else ""])
         why = f"no image{wanted}" if not found else f"{len(found)} images{wanted}"
@@ -129,14 +141,47 @@ def select(entries: Sequence[Descriptor], ref: str | None, digest: Digest | None
     return entry
 
 
+def matching(entries: Sequence[Descriptor], ref: str | None, digest: Digest | None) -> list[Descriptor]:
+    """The `entries` that `ref` and `digest` mean, in order: several, when an image has several names."""
+    return [
+        entry
+        for entry in entries
+        if (ref is None or _is_called(entry, ref)) and (digest is None or entry.digest == digest)
+    ]
+
+
+def names_of(entries: Iterable[Descriptor]) -> tuple[Name, ...]:
+    """The names that `entries` have; those that nothing could be named by are left out."""
+    return tuple(name for entry in entries for name in _name_of(entry))
+
+
+def _name_of(entry: Descriptor) -> tuple[Name, ...]:
+    """The whole name if there is one, else the tag."""
+    tag, whole = entry.annotations.get(REF_NAME), entry.annotations.get(CONTAINERD_NAME)
+    if found := names_in(text for text in (whole, tag) if text is not None and (text is whole or _is_whole(text))):
+        return found[:1]
+    try:
+        return () if tag is None else (Name(tag=tag),)
+    except ReferenceFormatError:
+        return ()
+
+
+def names_in(texts: Iterable[str]) -> tuple[Name, ...]:
+    """The `texts` that are whole names with a tag; a digest behind it is left out."""
+    references = [reference for text in texts if (reference := _reference(text)) is not None]
+    return tuple(Name.of(replace(reference, digest=None)) for reference in references if reference.tag is not None)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a tool put the whole name where the tag belongs; a bare word is a tag, though it reads as a name too."""
+    return bool({"/", ":"} & set(text))
+
+
 def _is_called(entry: Descriptor, ref: str) -> bool:
     tag, whole = entry.annotations.get(REF_NAME), entry.annotations.get(CONTAINERD_NAME)
     if ref in (tag, whole):
         return True
-    # Some tools put the whole name where the tag belongs. A bare word there is a tag, though it reads as a name too.
-    return same_image(
-        ref, [name for name in (whole, tag) if name is not None and (name is whole or {"/", ":"} & set(name))]
-    )
+    return same_image(ref, [name for name in (whole, tag) if name is not None and (name is whole or _is_whole(name))])
 
 
 def same_image(ref: str, names: Iterable[str]) -> bool:

@@ -15,11 +15,12 @@ __all__ = ["RegistryOptions"]
 class RegistryOptions:
     """Choices for all registries of one run; reading no environment, opening no file.
 
-    `insecure` allows plain http for any registry; it is always used for loopback hosts, unless `ca_file` or
-    `client_cert` ask for TLS. `ca_file` is a PEM bundle that replaces the system's; `client_cert` is the PEM
-    certificate with its key, or a pair of both. Timeouts in seconds: to connect, and between two pieces of an answer.
-    `attempts` bounds how often one thing is tried. `token_hosts` are hosts outside a registry's own domain that may
-    be given its credentials in exchange for a token. `workers` is how many threads may share one registry.
+    `insecure` accepts any certificate, and plain http from a registry that does not speak TLS. Without it, loopback
+    hosts are spoken to by plain http, and all others by https. `ca_file` is a PEM bundle that replaces the system's;
+    `client_cert` is the PEM certificate with its key, or a pair of both; either rules plain http out. Timeouts in
+    seconds: to connect, and between two pieces of an answer. `attempts` bounds how often one thing is tried.
+    `token_hosts` are hosts outside a registry's own domain that may be given its credentials in exchange for a token.
+    `workers` is how many threads may share one registry.
     """
 
     insecure: bool = False

@@ -10,6 +10,7 @@ import io
 import re
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 import oras.container
@@ -28,6 +29,7 @@ from ociforge.transports.client import RegistryClient, api_host
 from ociforge.transports.document import ACCEPT, DOCUMENT_TYPES, Document, content_type
 from ociforge.transports.download import BlobStream
 from ociforge.transports.http import body_of, refusal, resolve
+from ociforge.transports.naming import Name
 from ociforge.transports.options import RegistryOptions
 from ociforge.transports.upload import Upload, check_digest
 
@@ -75,7 +77,6 @@ class UnknownBlobError(RegistryError):
 class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
     """One repository of one registry, for any number of threads.
 
-    Loopback hosts are spoken to by plain http, as docker does in the end; `RegistryOptions` says when others are.
     `sleep` and `clock` are in seconds.
     """
 
@@ -97,12 +98,21 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             sleep=sleep,
             clock=clock,
         )
-        super().__init__(hostname=api_host(reference.registry), insecure=self._client.plain, auth_backend="token")
+        super().__init__(hostname=api_host(reference.registry), auth_backend="token")
         self.session = self._client.wire.session  # in place of one that reads netrc and has no timeouts
         self.name = reference.registry
         self.repository = reference.repository
         self.place = reference.name
         self._notify = notify
+
+    @property
+    def prefix(self) -> str:
+        """The scheme of the API's URLs; the first use may ask the registry."""
+        return self._client.origin.scheme
+
+    @prefix.setter
+    def prefix(self, value: str) -> None:
+        """What oras-py would choose is not kept."""
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -323,6 +333,9 @@ class RegistrySource:
             registry=self._reference.registry, repository=self._reference.repository, digest=descriptor.digest
         )
 
+    def names(self) -> tuple[Name, ...]:
+        return () if self._reference.tag is None else (Name.of(replace(self._reference, digest=None)),)
+
     def close(self) -> None:
         """Close the idle connections; streams that are open go on."""
         self._registry.close()
@@ -379,7 +392,10 @@ class RegistryDestination:
         """Move the reference's tag to `root`, if it has one; some registries refuse even to repeat a tag."""
         reference = self._reference
         if reference.digest is not None and reference.digest != root.digest:
-            raise RegistryError(f"pushing to `{reference}`: the image has the digest `{root.digest}`")
+            raise RegistryError(
+                f"pushing to `{reference}`: the image has the digest `{root.digest}`",
+                "leave out the digest, or push the image that has it",
+            )
         if reference.tag is not None:
             current = self._registry.head_manifest(reference.tag, push=True)
             if current is None or current.digest != root.digest:

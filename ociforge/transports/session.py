@@ -45,7 +45,7 @@ def new_session(options: RegistryOptions, trust_env: bool) -> requests.Session:
     session.auth = _NoNetrc()
     session.trust_env = trust_env
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # Harbor takes a cookie for a browser
-    session.verify = str(options.ca_file) if options.ca_file is not None else True
+    session.verify = str(options.ca_file) if options.ca_file is not None else not options.insecure
     if isinstance(options.client_cert, tuple):
         session.cert = (str(options.client_cert[0]), str(options.client_cert[1]))
     elif options.client_cert is not None:
@@ -92,6 +92,7 @@ class _PatientHTTPS(HTTPSConnection):
     def connect(self) -> None:
         super().connect()
         self.sock.settimeout(_SEND_TIMEOUT)
+        self.is_verified = True  # or not wanted: then urllib3 would warn on stderr at each connection
 
 
 class _HTTPPool(HTTPConnectionPool):

@@ -113,6 +113,8 @@ class _Slice(io.RawIOBase):
 
 def _open(path: Path) -> int:
     """A descriptor of the plain tar."""
+    if path.is_dir():
+        raise TransportError(f"reading `{path}`: it is a directory", f"for an OCI layout write `oci:{path}`")
     with path.open("rb") as file:
         compressed = file.read(8).startswith(_COMPRESSED)
         file.seek(0)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from ociforge.errors import AuthError, RegistryError
-from ociforge.transports.http import BrokenConnectionError, Origin, body_of, redact, refusal
+from ociforge.transports.http import LOGIN_HINT, BrokenConnectionError, Origin, body_of, redact, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     import requests
 
@@ -114,17 +115,19 @@ class _Grant:
 class Tokens:
     """The Authorization headers for one registry; for any number of threads.
 
-    `name` is the registry as the user knows it; `lookup` finds the credential and is called at most once, when a
-    registry asks; `token_hosts` may have the credential though they are of another domain; `clock` counts seconds.
+    `registry` is the origin of its API and `name` what the user calls it; `lookup` finds the credential, which may be
+    in the files `searched`, and is called at most once, when the registry asks; `token_hosts` may have the credential
+    though they are of another domain; `clock` counts seconds.
     """
 
     def __init__(
         self,
         wire: Wire,
-        registry: Origin,
+        registry: Callable[[], Origin],
         name: str,
         lookup: Callable[[], Credential | None],
         *,
+        searched: Sequence[Path] = (),
         token_hosts: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -132,6 +135,7 @@ class Tokens:
         self._registry = registry
         self._name = name
         self._lookup = lookup
+        self._searched = searched
         self._token_hosts = token_hosts
         self._clock = clock
         self._lock = threading.Lock()
@@ -169,21 +173,38 @@ class Tokens:
         if used is not None and used == self._basic:
             self._basic_proven = True
 
-    def refuse(self, response: requests.Response, used: str | None) -> RegistryError:
+    def refuse(self, response: requests.Response, used: str | None) -> AuthError:
         """The error for a 401 to a request with the best header there is. A password that never was accepted is not
         tried again: registries lock accounts.
         """
-        error = refusal(response)
-        if isinstance(error, AuthError) and used is not None and used == self._basic and not self._basic_proven:
+        error = self._explained(refusal(response), used)
+        if used is not None and used == self._basic and not self._basic_proven:
             self._refused = error
         return error
+
+    def _explained(self, error: RegistryError, used: str | None) -> AuthError:
+        """A refusal that says whose credential it was meant for, or where none was found."""
+        credential = self._credential()
+        if credential is None:
+            return AuthError(error.message, self._nothing_found())
+        if used in (self._basic, f"Bearer {credential.registry_token}"):
+            return _refused(error, credential)
+        return _lacking(error, credential)
+
+    def _nothing_found(self) -> str:
+        if not self._searched:
+            return LOGIN_HINT
+        return f"no credential for `{self._name}` in {', '.join(f'`{file}`' for file in self._searched)}: {LOGIN_HINT}"
 
     def _answer_basic(self, response: requests.Response, used: str | None) -> str:
         with self._lock:
             self._check_refused()
             credential = self._credential()
-            if credential is None or not credential.username:
-                raise refusal(response)
+            if credential is None:
+                raise AuthError(refusal(response).message, self._nothing_found())
+            if not credential.username:
+                what = f"the registry asks for a password, but the credential from `{credential.source}` is a token"
+                raise AuthError(f"{refusal(response).message}: {what}", _LOGIN_AGAIN)
             header = _basic(credential)
             if used == header:
                 raise self.refuse(response, used)
@@ -227,7 +248,7 @@ class Tokens:
     def _fetch(self, bearer: Challenge, scopes: tuple[str, ...], credential: Credential | None) -> tuple[str, float]:
         """A token and its life in seconds, from the service that the challenge names."""
         realm = bearer.parameters["realm"]
-        service = check_realm(realm, self._registry)
+        service = check_realm(realm, self._registry())
         if credential is not None:
             self._check_trusted(service.host)
         common = [("service", bearer.parameters["service"])] if "service" in bearer.parameters else []
@@ -242,7 +263,7 @@ class Tokens:
         return _read_token(self._ask("GET", f"{realm}{joiner}{query}", headers, None))
 
     def _check_trusted(self, host: str) -> None:
-        if host not in self._token_hosts and not same_domain(host, self._registry.host):
+        if host not in self._token_hosts and not same_domain(host, self._registry().host):
             raise AuthError(
                 f"the registry `{self._name}` wants its credential sent to `{host}`, which is outside its domain",
                 "if that is right, name the host as one that may have it",
@@ -256,15 +277,33 @@ class Tokens:
             raise RegistryError(broken.message, broken.hint) from broken
         if response.status_code == 200:
             return response
-        error = refusal(response)
-        if response.status_code in (400, 401, 403):
-            error = AuthError(f"no token for `{self._name}`: {error.message}", error.hint or _LOGIN_AGAIN)
-            if response.status_code == 401:
-                self._refused = AuthError(error.message, error.hint)
+        if response.status_code not in (400, 401, 403):
+            raise refusal(response)
+        error = self._no_token(response)
+        if response.status_code == 401:
+            self._refused = error
         raise error
+
+    def _no_token(self, response: requests.Response) -> AuthError:
+        error = AuthError(f"no token for `{self._name}`: {refusal(response).message}")
+        credential = self._credential()
+        if credential is None:
+            return AuthError(error.message, self._nothing_found())
+        return (_lacking if response.status_code == 403 else _refused)(error, credential)
 
 
 _LOGIN_AGAIN = "log in again with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
+
+
+def _refused(error: RegistryError, credential: Credential) -> AuthError:
+    return AuthError(f"{error.message}: the credential from `{credential.source}` was refused", _LOGIN_AGAIN)
+
+
+def _lacking(error: RegistryError, credential: Credential) -> AuthError:
+    return AuthError(
+        error.message,
+        f"the account of the credential from `{credential.source}` may lack the right to do this; {_LOGIN_AGAIN}",
+    )
 
 
 def _basic(credential: Credential) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Channel:
 def write_channel(
     root: Path, packages: Iterable[CondaPackage | Archive], *, form: Form = ".conda", subdirs: Iterable[str] = ()
 ) -> Channel:
-    """Write package files and `repodata.json` of each subdir below `root`; files that exist already are linked in."""
+    """Write package files and `repodata.json` of each subdir below `root`; files that exist already are copied."""
     archives = tuple(_place(root, package, form) for package in packages)
     for subdir in sorted({archive.subdir for archive in archives} | {"noarch", "linux-64", "linux-aarch64", *subdirs}):
         text = json.dumps(_repodata(subdir, archives), indent=1, sort_keys=True) + "\n"
@@ -60,7 +61,7 @@ def _place(root: Path, package: CondaPackage | Archive, form: Form) -> Archive:
         return package.write(root, form)
     target = root / package.subdir / package.filename
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(package.path.absolute())
+    shutil.copyfile(package.path, target)  # not a link: a test that spoils it must not spoil the original
     return Archive(path=target, subdir=package.subdir, record=package.record)
 
 

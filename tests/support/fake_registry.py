@@ -76,7 +76,11 @@ class Exchange(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         reply = self.registry.scripted(self.command, urlsplit(self.path).path)
         unread = reply is not None and getattr(reply, "unread", False)
-        body = b"" if unread else self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        announced = 0 if unread else int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(announced)
+        if len(body) < announced:  # the client has gone
+            self.close_connection = True
+            return
         self.call = Call(method=self.command, target=self.path, headers=dict(self.headers.items()), body=body)
         with self.registry.lock:
             self.registry.calls.append(self.call)

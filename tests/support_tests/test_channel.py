@@ -37,6 +37,8 @@ def test_an_archive_of_another_channel_is_taken_over(tmp_path: Path) -> None:
     records = solve(second.url, "b")
     root = install(records, tmp_path / "env", cache=tmp_path / "cache")
     assert (root / "share/a").is_file()
+    second.archives[0].path.write_bytes(b"spoiled")
+    assert first.archives[0].path.stat().st_size == first.archives[0].record["size"]
 
 
 def test_a_served_channel_solves_and_installs(tmp_path: Path) -> None:

@@ -176,6 +176,9 @@ class TestWritten:
         with pytest.raises(TransportError) as caught:
             write(ONE, tmp_path / path)
         assert caught.value.message == f"writing `oci-archive:{tmp_path}/{path}`: {why.format(tmp_path)}"
+        assert caught.value.hint is not None
+        if path == "folder":
+            assert caught.value.hint == f"for a directory write `oci:{tmp_path}/folder`"
 
     def test_a_device_is_not_replaced(self) -> None:
         with pytest.raises(TransportError, match="`/dev/null` is not a regular file"):

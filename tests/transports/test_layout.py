@@ -19,6 +19,7 @@ from ociforge.oci.descriptor import Descriptor
 from ociforge.oci.reference import Reference
 from ociforge.publish import publish
 from ociforge.transports.layout import LayoutDestination, LayoutSource
+from ociforge.transports.naming import Name
 from tests.support.memory import MemorySource, index_of, sample_image
 from tests.support.tools import need
 
@@ -53,8 +54,8 @@ def write(source: MemorySource, layout: Path, ref: str | None = None, *also: str
 
 
 def test_a_new_layout_holds_the_image_and_nothing_else(tmp_path: Path) -> None:
-    name = write(ONE, tmp_path / "deep" / "layout", "1.4")
-    layout = tmp_path / "deep" / "layout"
+    layout = tmp_path / "layout"
+    name = write(ONE, layout, "1.4")
     assert name == f"oci:{layout}:1.4@{ONE.top.digest}"
     assert json.loads((layout / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     files = {str(path.relative_to(layout)) for path in layout.rglob("*") if path.is_file()}
@@ -66,9 +67,15 @@ def test_a_new_layout_holds_the_image_and_nothing_else(tmp_path: Path) -> None:
     assert entry["annotations"] == {REF_NAME: "1.4"}
 
 
-def test_the_name_that_is_told_can_be_read_again(tmp_path: Path) -> None:
-    write(TWO, tmp_path, "2")
-    name = write(ONE, tmp_path, None)
+@pytest.mark.parametrize("ref", [None, "1.4", "localhost:5000/app:1", "h.io/a/b"])
+@pytest.mark.parametrize("transport", ["oci", "oci-archive"])
+def test_the_name_that_is_told_can_be_read_again(tmp_path: Path, transport: str, ref: str | None) -> None:
+    place = f"{transport}:{tmp_path}/place"
+    if transport == "oci":
+        publish(TWO, transports.destination(f"{place}:2"))
+    target = place if ref is None else f"{place}:{ref}"
+    name = publish(ONE, transports.destination(target)).name
+    assert name == f"{target}@{ONE.top.digest}"
     assert transports.source(name).root().digest == ONE.top.digest
 
 
@@ -157,6 +164,60 @@ class TestNames:
     def test_a_name_by_digest_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ReferenceFormatError, match="is no name for an image: it has a digest"):
             LayoutDestination(tmp_path, names=[Reference.parse(f"h.io/a@{ONE.top.digest}")])
+
+
+class TestNamesOfSources:
+    def told(self, location: str) -> list[str]:
+        return [str(name.whole or name.tag) for name in transports.source(location).names()]
+
+    def test_of_a_layout(self, tmp_path: Path) -> None:
+        write(ONE, tmp_path, None, "h.io/app:1", "h.io/other:1")
+        write(TWO, tmp_path, "2")
+        assert self.told(f"oci:{tmp_path}@{ONE.top.digest}") == ["h.io/app:1", "h.io/other:1"]
+        assert self.told(f"oci:{tmp_path}:h.io/other:1") == ["h.io/other:1"]
+        assert self.told(f"oci:{tmp_path}:2") == ["2"]
+
+    @pytest.mark.parametrize(
+        ("annotations", "told"),
+        [
+            ({}, []),
+            ({REF_NAME: "1"}, ["1"]),
+            ({REF_NAME: "h.io/app:1"}, ["h.io/app:1"]),  # some tools write the whole name there
+            ({REF_NAME: "a b"}, []),
+            ({CONTAINERD_NAME: "app"}, ["docker.io/library/app:latest"]),
+            ({CONTAINERD_NAME: "UPPER", REF_NAME: "1"}, ["1"]),
+            ({CONTAINERD_NAME: f"h.io/app:1@{Digest.of(b'')}"}, ["h.io/app:1"]),
+            ({CONTAINERD_NAME: f"h.io/app@{Digest.of(b'')}"}, []),
+        ],
+    )
+    def test_of_what_others_wrote(self, tmp_path: Path, annotations: dict[str, str], told: list[str]) -> None:
+        write(ONE, tmp_path)
+        document = json.loads((tmp_path / "index.json").read_bytes())
+        document["manifests"][0]["annotations"] = annotations
+        (tmp_path / "index.json").write_text(json.dumps(document))
+        assert self.told(f"oci:{tmp_path}") == told
+
+    def test_of_a_registry(self) -> None:
+        assert self.told("docker://h.io/app") == ["h.io/app:latest"]
+        assert self.told(f"docker://h.io/app:1@{ONE.top.digest}") == ["h.io/app:1"]
+        assert self.told(f"docker://h.io/app@{ONE.top.digest}") == []
+
+    def test_they_name_a_copy(self, tmp_path: Path) -> None:
+        write(ONE, tmp_path / "from", None, "h.io/app:1", "h.io/other:1", "h.io/app:2")
+        source = LayoutSource(tmp_path / "from")
+        publish(source, LayoutDestination(tmp_path / "to", names=source.names()))
+        assert names(tmp_path / "to") == names(tmp_path / "from")
+
+    def test_bare_tags_and_whole_names_are_one_where_they_agree(self, tmp_path: Path) -> None:
+        also: list[Reference | Name] = [
+            Name(tag="1"),
+            Name(tag="2"),
+            Reference.parse("h.io/app:1"),
+            Name(tag="1"),
+            Name(tag="2"),
+        ]
+        publish(ONE, LayoutDestination(tmp_path, names=also))
+        assert names(tmp_path) == [("1", "h.io/app:1", str(ONE.top.digest)), ("2", None, str(ONE.top.digest))]
 
 
 class TestSelection:
@@ -288,8 +349,31 @@ class TestWriting:
 
     def test_a_file_in_the_place_of_the_directory(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(TransportError, match="File exists"):
+        hint = f"for an archive write `oci-archive:{tmp_path}/file`"
+        with pytest.raises(TransportError, match=r"`.*/file` is a file$") as caught:
             write(ONE, tmp_path / "file", "1")
+        assert caught.value.hint == hint
+        with pytest.raises(TransportError, match=r"`.*/file` is a file$") as caught:
+            LayoutSource(tmp_path / "file").root()
+        assert caught.value.hint == hint
+
+    @pytest.mark.parametrize("transport", ["oci", "oci-archive"])
+    def test_the_directory_around_it_is_not_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "file").touch()
+        for place, why, hint in (
+            ("none/x", f"there is no directory `{tmp_path}/none`", "make it first"),
+            ("file/x", f"`{tmp_path}/file` is not a directory", "check the path"),
+        ):
+            with pytest.raises(TransportError) as caught:
+                publish(ONE, transports.destination(f"{transport}:{place}"))
+            assert caught.value.message == f"writing `{transport}:{place}`: {why}"
+            assert caught.value.hint == hint
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        publish(ONE, transports.destination(f"{transport}:x"))
+        assert (tmp_path / "x").exists()
 
     def test_a_layout_of_another_version_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')

@@ -73,6 +73,7 @@ def test_what_has_no_transport_gets_a_suggestion(text: str, hint: str) -> None:
         ("oci:out:a b", "malformed location: `oci:out:a b`: `a b` is no image name"),
         ("oci:o\0t", r"malformed location: 'oci:o\x00t': a path has no NUL"),
         ("docker:ubuntu", "malformed location: `docker:ubuntu`"),
+        ("oci://lay:1", "malformed location: `oci://lay:1`"),
         (
             "oci:out@sha256:00",
             (
@@ -86,6 +87,22 @@ def test_a_malformed_location_is_refused(text: str, message: str) -> None:
     with pytest.raises(ReferenceFormatError) as caught:
         transports.parse(text)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("oci://lay:1", "write `oci:lay:1`"),
+        ("oci:///srv/lay", "write `oci:/srv/lay`"),
+        ("oci-archive://a.tar", "write `oci-archive:a.tar`"),
+        ("docker-archive://a.tar:app", "write `docker-archive:a.tar:app`"),
+        ("docker:host/x", "write `docker://host/x`"),
+    ],
+)
+def test_slashes_belong_to_registries(text: str, hint: str) -> None:
+    with pytest.raises(ReferenceFormatError) as caught:
+        transports.parse(text)
+    assert caught.value.hint == hint
 
 
 def test_a_malformed_reference_is_refused() -> None:

@@ -58,7 +58,7 @@ def store(tmp_path: Path, fake: FakeRegistry, entry: Mapping[str, str] | None = 
 
 
 def wrong(tmp_path: Path, fake: FakeRegistry) -> CredentialStore:
-    return store(tmp_path, fake, {"username": USER, "password": "wrong"})
+    return store(tmp_path, fake, {"username": USER, "password": "hunter2"})
 
 
 def reference(fake: FakeRegistry, repository: str = "team/app", tag: str = "v1") -> Reference:
@@ -174,7 +174,8 @@ def test_a_wrong_password_is_tried_once(fake: FakeRegistry, tmp_path: Path, auth
             registry.has(octets(b"x").descriptor)
         assert "401 UNAUTHORIZED" in caught.value.message or "401" in caught.value.message
         assert caught.value.hint is not None and "docker login" in caught.value.hint
-        assert "wrong" not in f"{caught.value.message}{caught.value.hint}"
+        assert caught.value.message.endswith(f": the credential from `{tmp_path}/auth.json` was refused")
+        assert "hunter2" not in f"{caught.value.message}{caught.value.hint}"
     registry.close()
     with_password = [c for c in fake.calls if "Authorization" in c.headers]
     assert len(with_password) == 1
@@ -212,6 +213,42 @@ def test_without_credentials_the_hint_says_what_to_do(fake: FakeRegistry) -> Non
     assert caught.value.message == f"HEAD `{url}`: 401 Unauthorized"
     assert caught.value.hint == "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
     assert len(fake.calls) == 1
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_where_no_credential_was_found_is_told(fake: FakeRegistry, tmp_path: Path, auth: str) -> None:
+    fake.auth = "basic" if auth == "basic" else "bearer"
+    fake.on("GET", "/token", answer(401))
+    credentials = CredentialStore(files=(tmp_path / "a.json", tmp_path / "b.json"))
+    with pytest.raises(AuthError) as caught:
+        RegistrySource(reference(fake), None, credentials, sleep=no_sleep).root()
+    assert caught.value.hint == (
+        f"no credential for `{fake.host}` in `{tmp_path}/a.json`, `{tmp_path}/b.json`: "
+        "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
+    )
+
+
+def test_a_right_that_is_lacking_is_not_a_wrong_credential(fake: FakeRegistry, tmp_path: Path) -> None:
+    fake.auth = "bearer"
+    fake.on("GET", "/token", answer(403))
+    for _ in range(2):  # refused by the token service, then by the registry, which is not content with its token
+        with pytest.raises(AuthError) as caught:
+            RegistrySource(reference(fake), None, store(tmp_path, fake), sleep=no_sleep).root()
+        assert "was refused" not in caught.value.message
+        assert caught.value.hint is not None
+        assert f"the account of the credential from `{tmp_path}/auth.json` may lack the right" in caught.value.hint
+        challenge = f'Bearer realm="http://{fake.host}/token",service="x"'
+        fake.on("HEAD", "", answer(401, WWW_Authenticate=challenge), times=2)
+
+
+def test_a_token_where_a_password_is_asked_for(fake: FakeRegistry, tmp_path: Path) -> None:
+    fake.auth = "basic"
+    with pytest.raises(AuthError) as caught:
+        RegistrySource(reference(fake), None, store(tmp_path, fake, {"identitytoken": IDENTITY})).root()
+    assert caught.value.message.endswith(
+        f"the registry asks for a password, but the credential from `{tmp_path}/auth.json` is a token"
+    )
+    assert fake.secrets() == []
 
 
 def test_an_identity_token_is_exchanged(fake: FakeRegistry, tmp_path: Path) -> None:
@@ -351,8 +388,8 @@ def test_netrc_is_not_read(
 
 
 def test_plain_http_only_where_nobody_can_listen() -> None:
-    def scheme(registry: str, insecure: bool = False) -> str:
-        client = ForgeRegistry(Reference.parse(f"{registry}/a:b"), RegistryOptions(insecure=insecure))
+    def scheme(registry: str) -> str:
+        client = ForgeRegistry(Reference.parse(f"{registry}/a:b"))
         client.close()
         return str(client.prefix)
 
@@ -360,7 +397,22 @@ def test_plain_http_only_where_nobody_can_listen() -> None:
         assert scheme(loopback) == "http"
     for remote in ("r.io", "10.0.0.1:5000", "localhost.example.com", "docker.io/library"):
         assert scheme(remote) == "https"
-        assert scheme(remote, insecure=True) == "http"
+
+
+def test_no_credential_crosses_before_the_scheme_is_settled(fake: FakeRegistry, tmp_path: Path) -> None:
+    fake.auth = "basic"
+    options = RegistryOptions(insecure=True)
+    with RegistryDestination(reference(fake), options, store(tmp_path, fake), sleep=no_sleep) as destination:
+        destination.put(octets(b"x"))
+    assert [str(call).split()[0] for call in fake.calls] == ["HEAD", "HEAD", "POST", "PUT"]
+    assert "Authorization" not in fake.calls[0].headers
+
+
+def test_a_registry_that_is_down_is_told_of_under_insecure_too(tmp_path: Path) -> None:
+    down = Reference(registry="127.0.0.1:1", repository="team/app", tag="v1")
+    with pytest.raises(RegistryError) as caught:
+        RegistrySource(down, RegistryOptions(insecure=True), sleep=no_sleep).root()
+    assert caught.value.message == "HEAD `http://127.0.0.1:1/v2/team/app/manifests/v1`: connection refused"
 
 
 @pytest.mark.parametrize(

@@ -257,10 +257,45 @@ def test_an_authority_that_did_not_sign(secure: Registry) -> None:
     with pytest.raises(RegistryError) as caught:
         RegistrySource(place(secure, "team/app"), options, sleep=slept.append).root()
     assert "no TLS connection" in caught.value.message and "certificate" in caught.value.message.lower()
-    assert (
-        caught.value.hint == "if an authority of your own signed the certificate, name its file in REQUESTS_CA_BUNDLE"
+    assert caught.value.hint == (
+        "if an authority of your own signed the certificate, name its file in REQUESTS_CA_BUNDLE; "
+        "`--insecure` accepts any certificate"
     )
     assert slept == []
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_insecure_takes_what_there_is(
+    tmp_path: Path, certificate: tuple[Path, Path], encrypted: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a password, there and back; whether there is TLS is asked once for each client, and nobody is warned."""
+    options, image = RegistryOptions(insecure=True), sample_image()
+    with running_registry(tmp_path / "r", auth=True, certificate=certificate if encrypted else None) as running:
+        publish(image, RegistryDestination(place(running, "team/app"), options, credentials(tmp_path, running)))
+        source = RegistrySource(place(running, "team/app"), options, credentials(tmp_path, running))
+        assert source.root().digest == image.top.digest
+        with source.open(image.blobs()[1]) as stream:
+            assert stream.read() == image.contents[image.blobs()[1].digest]
+        source.close()
+    seen = running.requests()
+    assert seen.count("GET /v2/ 401") == (2 if encrypted else 0)
+    assert "200" not in {line.split()[2] for line in seen[: 2 if encrypted else 1]}
+    assert capfd.readouterr().err == ""
+
+
+def test_tags_by_the_scheme_that_was_found(secure: Registry) -> None:
+    options = RegistryOptions(insecure=True)
+    publish(sample_image(), RegistryDestination(place(secure, "team/listed", "a"), options))
+    client = ForgeRegistry(place(secure, "team/listed"), options)
+    assert client.get_tags(f"{secure.host}/team/listed") == ["a"]
+    client.close()
+
+
+def test_plain_http_to_https(secure: Registry) -> None:
+    with pytest.raises(RegistryError) as caught:
+        RegistrySource(place(secure, "team/app")).root()
+    assert caught.value.message == f"HEAD `http://{secure.host}/v2/team/app/manifests/v1`: 400 Bad Request"
+    assert caught.value.hint == "if the registry speaks TLS, pass `--insecure`: then any certificate will do"
 
 
 def test_https_to_plain_http(registry: Registry, certificate: tuple[Path, Path]) -> None:
