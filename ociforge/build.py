@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from layers.digest import Digest
 from layers.entry import Directory
 from layers.layer import write_layer
 from layers.tree import Segment
@@ -20,30 +21,32 @@ from ociforge.app import collect
 from ociforge.built import Built, BuiltLayer, built_image
 from ociforge.conda.install import install
 from ociforge.conda.meta import history_entry, identity
+from ociforge.conda.package import Package as CondaPackage
 from ociforge.errors import BuildError
-from ociforge.events import LayerMade, StageStarted, ignore
+from ociforge.events import LayerMade, StageStarted, Warned, ignore
 from ociforge.oci.image import assemble
-from ociforge.plan import Member, Recipe, partition
+from ociforge.plan import Kind, Member, Recipe, partition
+from ociforge.pypi.package import Installation as Wheels
+from ociforge.pypi.package import Interpreter, Locked
+from ociforge.pypi.package import Package as Wheel
 from ociforge.runtime import annotate, runtime
-from ociforge.workspace.lockfile import select
+from ociforge.workspace.settings import literal_dollars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
     from pathlib import Path
     from typing import Any, TypeVar
 
     from layers.compress import Codec, OrderedMap
-    from layers.digest import Digest
     from layers.entry import Entry, File
     from ociforge.base import Base
-    from ociforge.conda.package import Installation, Package
+    from ociforge.conda.package import Installation
     from ociforge.events import Notify
     from ociforge.platform import Platform
     from ociforge.store import Store
-    from ociforge.workspace import ImageSettings, Workspace
-    from ociforge.workspace.lockfile import Lock, Selection
-    from ociforge.workspace.platforms import WorkspacePlatform
+    from ociforge.workspace import Environment, ImageSettings, Workspace
+    from ociforge.workspace.lockfile import Selection
 
     _A = TypeVar("_A")
     _B = TypeVar("_B")
@@ -51,28 +54,32 @@ if TYPE_CHECKING:
 __all__ = ["Request", "build", "ordered_map"]
 
 _GRACE = 5.0  # seconds: enough to remove temporary files, too short to miss a second Ctrl-C
+_LAYERS_AT_ONCE = 4  # each holds a few blocks; more of them would cost memory, and the blocks keep all workers busy
 _KEY = "dev.ociforge.layer.key"
 _TITLE = "dev.ociforge.layer.title"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One image to build. `lock` has been found to fit the workspace, or the user has waived that.
+    """One image to build. `selection` is what the lock holds for `environment`, which is of the workspace's.
 
     `epoch` is the time, in seconds, of the image and of generated files, None for no time at all (files get 0);
     `clamp` makes it the latest time of any file. `leave_out` are files of the workspace that are no input, such as
-    the archive that is about to be written.
+    the archive that is about to be written. `environ` is the environment of git and build backends, of which they
+    see a part; only packages that the lock has as sources need them.
     """
 
     workspace: Workspace
     settings: ImageSettings
-    lock: Lock
+    environment: Environment
+    selection: Selection
     platform: Platform
     base: Base
     codec: Codec
     epoch: int | None = None
     clamp: bool = False
     leave_out: tuple[Path, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -92,13 +99,18 @@ def build(request: Request, *, store: Store, workers: int = 1, notify: Notify = 
     LayerError.
     """
     base, settings, workspace = request.base, request.settings, request.workspace
-    environment = workspace.environment(settings.environment, request.platform.subdir)
-    selection = _select(request, environment.platform)
+    for warning in literal_dollars(settings):
+        notify(Warned(warning))
     base.tree.refuse_existing(request.prefix, "prefix")
     application = _application(request, notify)
-    with store.staging() as staging:
-        installation = install(
-            selection.records,
+    side_by_side = min(workers, _LAYERS_AT_ONCE)
+    with (
+        store.staging() as staging,
+        ordered_map(side_by_side) as over_layers,
+        ordered_map(workers, ahead=1) as over_blocks,
+    ):
+        environment = install(
+            request.selection.records,
             prefix=settings.prefix,
             subdir=request.platform.subdir,
             cache=store.archives,
@@ -107,13 +119,15 @@ def build(request: Request, *, store: Store, workers: int = 1, notify: Notify = 
             clamp=request.epoch if request.clamp else None,
             notify=notify,
         )
+        wheels = _wheels(request, environment, store, staging, over_layers, notify)
         run = runtime(
-            environment,
-            installation,
+            request.environment,
+            environment.activation,
             settings,
             base,
             manifest=workspace.manifest,
-            application={entry.path for entry in application},
+            installed=_paths(*(p.entries for p in environment.packages), *(w.entries for w in wheels.packages)),
+            application=_paths(application),
             mtime=request.mtime,
             notify=notify,
         )
@@ -121,13 +135,13 @@ def build(request: Request, *, store: Store, workers: int = 1, notify: Notify = 
         _refuse_overlap(application, skeleton, request.prefix)
         jobs = [
             _Job(title="environment", segments=(Segment("environment", skeleton),)),
-            *_packages(request, selection, installation),
+            *_packages(request, environment, wheels),
+            *_workspace_packages(wheels),
             _Job(title="application", segments=(Segment("application", application),)),
         ]
         notify(StageStarted(f"packing {len(jobs)} layers"))
-        with ordered_map(workers) as over_layers, ordered_map(workers, ahead=1) as over_blocks:
-            make = partial(_make, codec=request.codec, store=store, map_=over_blocks, notify=notify)
-            layers = tuple(over_layers(make, jobs))
+        make = partial(_make, codec=request.codec, store=store, map_=over_blocks, notify=notify)
+        layers = tuple(over_layers(make, jobs))
     image = assemble(
         base.config,
         base.layers,
@@ -192,16 +206,51 @@ class _Job:
     key: Digest | None = None
 
 
-def _select(request: Request, platform: WorkspacePlatform) -> Selection:
-    """The lock's packages; raises BuildError for kinds that cannot be installed yet."""
-    selection = select(request.lock, request.settings.environment, platform)
-    if selection.pypi:
-        listed = ", ".join(f"`{row.name}`" for row in selection.pypi)
+def _wheels(
+    request: Request, environment: Installation, store: Store, staging: Path, map_: OrderedMap, notify: Notify
+) -> Wheels:
+    """The lock's PyPI packages, installed; the module for that is not imported where there are none."""
+    rows, wanted = request.selection.pypi, request.environment.pypi_dependencies
+    if not rows:
+        return Wheels(packages=(), conflicts=(), overrides=())
+    if environment.python is None:
         raise BuildError(
-            f"environment `{selection.environment}` has PyPI packages, which ociforge cannot install yet: {listed}",
-            "take them from a conda channel instead",
+            f"environment `{request.environment.name}` has PyPI packages but no `python`",
+            "add `python` to its dependencies, and run `pixi lock`",
         )
-    return selection
+    from ociforge.pypi.install import install as install_wheels
+
+    return install_wheels(
+        [
+            Locked(
+                name=row.name,
+                location=row.location,
+                version=row.version,
+                sha256=None if row.sha256 is None else Digest(row.sha256),
+                editable=next((s.editable for s in wanted.get(row.name, ()) if s.editable is not None), False),
+            )
+            for row in rows
+        ],
+        prefix=request.settings.prefix,
+        python=Interpreter.parse(environment.python),
+        platform=request.platform,
+        root=request.workspace.root,
+        workdir=request.settings.workdir,
+        cache=store.archives / "pypi",
+        staging=staging / "wheels",
+        glibc=request.environment.platform.version("__glibc") or "2.28",
+        keep_editable=request.settings.editable,
+        taken={
+            entry.path.removeprefix(f"{request.prefix}/"): package.name
+            for package in environment.packages
+            for entry in package.entries
+            if not isinstance(entry, Directory)
+        },
+        mtime=request.mtime,
+        environ=request.environ,
+        map_=map_,
+        notify=notify,
+    )
 
 
 def _application(request: Request, notify: Notify) -> tuple[Entry, ...]:
@@ -238,8 +287,8 @@ def _skeleton(request: Request, entrypoint: File | None) -> tuple[Entry, ...]:
     )
 
 
-def _packages(request: Request, selection: Selection, installation: Installation) -> Iterator[_Job]:
-    """The layers of the environment's packages."""
+def _packages(request: Request, environment: Installation, wheels: Wheels) -> Iterator[_Job]:
+    """The layers of what is locked: conda packages, then wheels."""
     # Engines reset a directory that a layer leaves out to 0755 and 0:0: where the base has another one above the
     # prefix, every layer must carry it.
     parents = tuple(
@@ -254,22 +303,37 @@ def _packages(request: Request, selection: Selection, installation: Installation
         clamp=request.epoch if request.clamp else None,
         parents=tuple(repr(directory) for directory in parents),
     )
-    packages = {package.name: package for package in installation.packages}
-    members = [
-        _member(packages[record.name.normalized], identity(record), installation.python) for record in selection.records
+    facts = {record.name.normalized: identity(record) for record in request.selection.records}
+    packages: dict[Member, CondaPackage | Wheel] = {
+        _conda_member(package, facts[package.name], environment.python): package for package in environment.packages
+    }
+    packages |= {_wheel_member(wheel, environment.python): wheel for wheel in wheels.packages if not wheel.local}
+    together: list[list[tuple[Kind, str]]] = [
+        *([("conda", name) for name in (c.winner, *c.losers)] for c in environment.conflicts),
+        *([("wheel", name) for name in (c.winner, *c.losers)] for c in wheels.conflicts),
     ]
-    together = [(conflict.winner, *conflict.losers) for conflict in installation.conflicts]
-    for group in partition(members, budget=request.settings.layers, together=together):
-        chosen = [packages[member.name] for member in group.members]
+    known = {member.id for member in packages}
+    shared = [ids for ids in together if set(ids) <= known]  # those of the workspace's own packages are not
+    for group in partition(packages, budget=request.settings.layers, together=shared):
         yield _Job(
             title=group.title,
-            segments=tuple(Segment(package.name, (*parents, *package.entries)) for package in chosen),
-            packages=tuple(f"{package.name} {package.version} {package.build}" for package in chosen),
+            segments=tuple(Segment(m.name, (*parents, *packages[m].entries)) for m in group.members),
+            packages=tuple(_shown(packages[m]) for m in group.members),
             key=recipe.key(group.members),
         )
 
 
-def _member(package: Package, record: Digest, python: str | None) -> Member:
+def _workspace_packages(wheels: Wheels) -> Iterator[_Job]:
+    """The layer of packages built from the workspace: it changes with the code, so it lies above all that is locked."""
+    if local := [wheel for wheel in wheels.packages if wheel.local]:
+        yield _Job(
+            title=", ".join(wheel.name for wheel in local),
+            segments=tuple(Segment(wheel.name, wheel.entries) for wheel in local),
+            packages=tuple(_shown(wheel) for wheel in local),
+        )
+
+
+def _conda_member(package: CondaPackage, record: Digest, python: str | None) -> Member:
     return Member(
         name=package.name,
         version=package.version,
@@ -280,11 +344,33 @@ def _member(package: Package, record: Digest, python: str | None) -> Member:
     )
 
 
+def _wheel_member(wheel: Wheel, python: str | None) -> Member:
+    return Member(
+        kind="wheel",
+        name=wheel.name,
+        version=wheel.version,
+        archive=wheel.sha256,
+        record=wheel.record,
+        size=wheel.size,
+        python=python,
+    )
+
+
+def _shown(package: CondaPackage | Wheel) -> str:
+    build = package.build if isinstance(package, CondaPackage) else "pypi"
+    return f"{package.name} {package.version} {build}"
+
+
+def _paths(*packages: Iterable[Entry]) -> frozenset[str]:
+    """Every path but the directories'."""
+    return frozenset(entry.path for entries in packages for entry in entries if not isinstance(entry, Directory))
+
+
 def _refuse_overlap(application: Iterable[Entry], skeleton: Iterable[Entry], prefix: str) -> None:
     """Files of the application must not replace the environment's."""
     taken = {entry.path for entry in skeleton if not isinstance(entry, Directory)}
     overlap = [
-        f"the workspace's `{entry.path}` would replace a file of the environment in the image"
+        f"the application's `/{entry.path}` would replace a file of the environment in the image"
         for entry in application
         if entry.path in taken or entry.path.startswith(f"{prefix}/") or entry.path == prefix
     ]

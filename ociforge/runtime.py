@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from layers.entry import Bytes, File, Symlink
+from layers.entry import Bytes, File
 from ociforge.errors import BuildError
 from ociforge.events import Warned, ignore
 from ociforge.oci.changes import ConfigChanges
 from ociforge.plan import FORMAT
-from ociforge.workspace.activation import activate, package_facts, workspace_scripts
+from ociforge.workspace.activation import DEFAULT_PATH, activate, package_facts, workspace_scripts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from ociforge.base import Base
-    from ociforge.conda.package import Installation
+    from ociforge.conda.package import Activation as PackageActivation
     from ociforge.events import Notify
     from ociforge.workspace import Environment, ImageSettings, Manifest
     from ociforge.workspace.settings import Healthcheck
@@ -40,31 +41,33 @@ class Runtime:
 
 def runtime(
     environment: Environment,
-    installation: Installation,
+    wanted: PackageActivation,
     settings: ImageSettings,
     base: Base,
     *,
     manifest: Manifest,
+    installed: Collection[str],
     application: Collection[str],
     mtime: int = 0,
     notify: Notify = ignore,
 ) -> Runtime:
     """Activate `environment` in the image's configuration and, where there is a shell, in an entrypoint.
 
-    `application` are the image paths of the workspace's files, which hold the scripts that activation needs. Raises
+    `wanted` is what the packages ask of activation. `installed` and `application` are the image paths of the packages'
+    and the workspace's files; the latter hold the scripts that activation needs. Raises
     BuildError when something needs a shell that the image does not have, WorkspaceError and PackageError for what
     cannot be activated at all.
     """
     facts = package_facts(
-        installation.activation.scripts,
-        {path: text.encode() for path, text in installation.activation.variables},
-        None if installation.activation.state is None else installation.activation.state.encode(),
+        wanted.scripts,
+        {path: text.encode() for path, text in wanted.variables},
+        None if wanted.state is None else wanted.state.encode(),
     )
     workdir = settings.workdir.strip("/")
     scripts, warnings = workspace_scripts(environment, lambda path: f"{workdir}/{path}" in application)
     for warning in (*facts.warnings, *warnings):
         notify(Warned(warning))
-    shell = _shell(base, installation, settings.prefix)
+    shell = _shell(base, installed, settings.prefix)
     activation = activate(
         environment,
         facts,
@@ -76,18 +79,30 @@ def runtime(
         fixed=settings.env,
         manifest_name=manifest.path.name if f"{workdir}/{manifest.path.name}" in application else None,
     )
-    generated = settings.entrypoint is None and shell is not None
-    if settings.entrypoint is None and shell is None and activation.needs_shell:
+    called = settings.entrypoint is None or f"/{ENTRYPOINT}" in settings.entrypoint
+    if called and ENTRYPOINT in application and settings.entrypoint is not None:
+        called = False  # it is the workspace's own script
+    if called and shell is None and (activation.needs_shell or settings.entrypoint is not None):
         raise BuildError(
             "neither the base image nor the environment has a shell, but activation needs one for "
-            + ", ".join(f"`{need}`" for need in activation.needs_shell),
+            + ", ".join(f"`{need}`" for need in activation.needs_shell or (f"/{ENTRYPOINT}",)),
             "choose a base image with `/bin/sh`, or add `bash` to the environment's dependencies",
         )
+    if not called and activation.needs_shell:
+        notify(
+            Warned(
+                "the image's own `entrypoint` leaves out what activation needs a shell for: "
+                + ", ".join(f"`{need}`" for need in activation.needs_shell),
+                f"let it run `/{ENTRYPOINT}` followed by its command",
+            )
+        )
+    generated = called and shell is not None
     data = activation.entrypoint.encode()
+    _warn_of_missing_command(settings, base, {*installed, *application}, notify)
     return Runtime(
         changes=ConfigChanges(
             env={**activation.config_env, **settings.env},
-            entrypoint=(f"/{ENTRYPOINT}",) if generated else settings.entrypoint or (),
+            entrypoint=settings.entrypoint or ((f"/{ENTRYPOINT}",) if generated else ()),
             cmd=settings.cmd,
             workdir=settings.workdir,
             user=settings.user,
@@ -114,19 +129,32 @@ def annotate(manifest: Manifest, settings: ImageSettings, base: Base, created: i
     return {**found, "dev.ociforge.format": str(FORMAT), **settings.annotations}
 
 
-def _shell(base: Base, installation: Installation, prefix: str) -> str | None:
+def _warn_of_missing_command(settings: ImageSettings, base: Base, files: Collection[str], notify: Notify) -> None:
+    """Tell of a command that the container would not find, while it can be put right easily."""
+    name = settings.cmd[0] if settings.cmd and not settings.entrypoint else None
+    if name is None or "PATH" in settings.env:
+        return
+    if "/" in name:
+        places = [posixpath.normpath(posixpath.join(settings.workdir, name)).strip("/")]
+    else:
+        path = base.config.env.get("PATH", DEFAULT_PATH).split(":")
+        places = [f"{directory}/{name}".strip("/") for directory in (f"{settings.prefix}/bin", *path)]
+    if not any(place in files or base.tree.lookup(place) is not None for place in places):
+        notify(
+            Warned(
+                f"the command `{name}` is neither in the environment `{settings.environment}` nor in the base image",
+                "check `environment` and `cmd`",
+            )
+        )
+
+
+def _shell(base: Base, installed: Collection[str], prefix: str) -> str | None:
     """The shell that runs the entrypoint: bash if there is one, since activation scripts are written for it."""
-    inside = {
-        entry.path
-        for package in installation.packages
-        for entry in package.entries
-        if isinstance(entry, File | Symlink) and entry.path.rpartition("/")[0] == f"{prefix.strip('/')}/bin"
-    }
     for name in _SHELLS:
         node = base.tree.lookup(f"bin/{name}")
         if node is not None and node.kind == "file":
             return f"/bin/{name}"
-        if f"{prefix.strip('/')}/bin/{name}" in inside:
+        if f"{prefix.strip('/')}/bin/{name}" in installed:
             return f"{prefix}/bin/{name}"
     return None
 

@@ -31,7 +31,7 @@ INTERRUPTED = 130
 class _Verbs(click.Group):
     """A group whose verbs live in modules of the same name, imported when asked for."""
 
-    _names = ("build", "demo", "push")
+    _names = ("build", "check", "demo", "push")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._names)
@@ -52,7 +52,7 @@ def cli() -> None:
     \b
     ociforge demo                                  make a small image here and now
     ociforge build -e prod --push HOST/TEAM/APP:1  build the workspace and push it
-    ociforge push oci:app HOST/TEAM/APP:1          copy an image between two places
+    ociforge push oci:app docker://HOST/TEAM/APP:1 copy an image between two places
 
     Exit codes: 0 done, 1 something you can put right, 2 wrong usage, 70 a bug in ociforge, 130 interrupted.
     """
@@ -87,17 +87,23 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like SIGINT, so that temporary files go."""
-    raise KeyboardInterrupt
+    """SIGTERM is taken for SIGINT, whose handler knows how to unwind: an event loop's cancels what it runs."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # SIGINT is ignored, as in a shell's background
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def _usage(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
-    hint = f"see `{context.command_path} --help`" if context is not None else None
+    hint = f"see `{context.command_path if context is not None else 'ociforge'} --help`"
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message())
         return error.exit_code
-    _report(error.format_message().rstrip(".").replace("'", "`"), hint)
+    text = error.message if isinstance(error, click.exceptions.NoSuchOption) else error.format_message()
+    if near := getattr(error, "possibilities", None):
+        hint = f"did you mean {' or '.join(f'`{name}`' for name in near)}?"
+    _report((text[:1].lower() + text[1:]).rstrip(".").replace("'", "`"), hint)
     return error.exit_code
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ociforge.platform import Platform
     from ociforge.store import Store
     from ociforge.transports import Location
-    from ociforge.workspace import ImageSettings, Workspace
-    from ociforge.workspace.lockfile import Lock
+    from ociforge.workspace import Environment, ImageSettings, Workspace
+    from ociforge.workspace.lockfile import Lock, Selection
 
 __all__ = ["command"]
 
@@ -35,7 +35,8 @@ __all__ = ["command"]
     "platforms",
     metavar="OS/ARCH",
     multiple=True,
-    help="linux/amd64 or linux/arm64; given several times, an image index is made.  [default: linux/amd64 if locked]",
+    help="Such as linux/amd64 or linux/arm64; given several times, an image index is made."
+    "  [default: linux/amd64, or the only one that is locked]",
 )
 @click.option("--base", metavar="IMAGE", help="The base image: docker://…, oci:…, …-archive:…, rootfs:FILE or scratch.")
 @click.option(
@@ -44,9 +45,25 @@ __all__ = ["command"]
     default=True,
     help="Refuse a lock that does not fit the manifest, or use it unchecked.  [default: locked]",
 )
-@click.option("-o", "--output", "outputs", metavar="DEST", multiple=True, help="Write to oci:DIR or oci-archive:FILE.")
-@click.option("--push", "pushes", metavar="REF", multiple=True, help="Push to a registry as REF.")
-@click.option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="Name of the image in layouts and archives.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="DEST",
+    multiple=True,
+    help="Write to oci:DIR[:TAG], oci-archive:FILE[:NAME] or docker://REF; may be given several times.",
+)
+@click.option(
+    "--push", "pushes", metavar="REF", multiple=True, help="Push to a registry as REF; may be given several times."
+)
+@click.option(
+    "-t",
+    "--tag",
+    "tags",
+    metavar="NAME[:TAG]",
+    multiple=True,
+    help="Name of the image in the layouts and archives that `--output` writes.",
+)
 @click.option("--compression", metavar="CODEC", help="gzip, zstd or none, with a level if wanted: zstd:3.")
 @click.option("--clamp-mtime", is_flag=True, help="Let no file be newer than SOURCE_DATE_EPOCH.")
 @options.insecure
@@ -87,44 +104,60 @@ def command(
     from ociforge.build import Request, build, ordered_map
     from ociforge.built import built_index
     from ociforge.cli.places import Places
-    from ociforge.cli.report import built_json, published_json, send
+    from ociforge.cli.report import built_json, layers_line, published_json, send
+    from ociforge.events import Warned
     from ociforge.oci.reference import Reference
     from ociforge.platform import Platform
-    from ociforge.transports import parse
+    from ociforge.transports import RegistryLocation, parse
     from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import load
 
     names = [Reference.parse(tag) for tag in tags]
-    targets = [*(parse(text) for text in outputs), *(parse(f"docker://{ref}") for ref in pushes)]
-    wanted = [Platform.parse(text) for text in platforms]
+    targets = [*(parse(text) for text in outputs), *(_registry(ref) for ref in pushes)]
+    if names and all(isinstance(target, RegistryLocation) for target in targets):
+        raise options.OptionError(
+            "--tag: names an image in a layout or an archive, and there is none to write",
+            "put the tag into `--push REF`, or give an `--output`",
+        )
+    wanted = list(dict.fromkeys(Platform.parse(text) for text in platforms))
     epoch = options.source_date_epoch(os.environ)
     if clamp_mtime and epoch is None:
         raise options.OptionError("--clamp-mtime: SOURCE_DATE_EPOCH is not set", "set it to the latest time to allow")
     places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
     destinations = [places.destination(target, names) for target in targets]
     found = load(workspace)
+    for warning in found.manifest.warnings:
+        console.notify(Warned(warning))
     settings = _settings(found, image, {"environment": environment, "base": base, "compression": compression})
     # Of what the settings name, relative paths start at the workspace; of options at the working directory.
     start = found.root if base is None else Path()
     lock = _lock(found, locked=locked)
     codec = _codec(settings.compression)
     store = options.open_store()
+    chosen = wanted or [_default_platform(lock, settings.environment)]
+    selections = {platform: _select(found, lock, settings.environment, platform) for platform in chosen}
     images = []
     with ordered_map(workers) as map_:
-        for platform in wanted or [_default_platform(lock, settings.environment)]:
+        for platform in chosen:
+            if len(chosen) > 1:
+                console.say(f"{platform}:")
+            pixi_environment, selection = selections[platform]
             below = _base(settings.base, start, platform, codec, store, places, map_)
             request = Request(
                 workspace=found,
                 settings=settings,
-                lock=lock,
+                environment=pixi_environment,
+                selection=selection,
                 platform=platform,
                 base=below,
                 codec=codec,
                 epoch=epoch,
                 clamp=clamp_mtime,
                 leave_out=_own_files(targets, store),
+                environ=os.environ,
             )
             images.append(build(request, store=store, workers=workers, notify=console.notify))
+            console.say(layers_line(images[-1].layers))
         built = images[0] if len(images) == 1 else built_index(images, settings.annotations)
         copies = [send(built, destination, map_, console) for destination in destinations]
     console.result(
@@ -132,6 +165,21 @@ def command(
         {**built_json(built), "destinations": [published_json(copy) for copy in copies]},
         as_json=as_json,
     )
+
+
+def _registry(text: str) -> Location:
+    """What `--push` names; the transport may be there, as it is in `--output`."""
+    from ociforge.transports import parse
+
+    return parse(f"docker://{text.removeprefix('docker://')}")
+
+
+def _select(workspace: Workspace, lock: Lock, environment: str, platform: Platform) -> tuple[Environment, Selection]:
+    """What pixi's environment is on `platform`, and what the lock holds for it."""
+    from ociforge.workspace.lockfile import select
+
+    found = workspace.environment(environment, platform.subdir)
+    return found, select(lock, environment, found.platform)
 
 
 def _settings(workspace: Workspace, image: str | None, overrides: Mapping[str, object]) -> ImageSettings:
@@ -144,33 +192,15 @@ def _settings(workspace: Workspace, image: str | None, overrides: Mapping[str, o
 
 
 def _lock(workspace: Workspace, *, locked: bool) -> Lock:
+    from ociforge.cli.fit import examine, refusal
     from ociforge.workspace.lockfile import read
 
     lock = read(workspace.lock_path)
     if locked:
-        _require_fit(workspace, lock)
+        error = refusal(examine(workspace, lock), lock.path.name, frozen="pass `--frozen` to build what is locked")
+        if error is not None:
+            raise error
     return lock
-
-
-def _require_fit(workspace: Workspace, lock: Lock) -> None:
-    """Raise LockError with every reason why the lock is not the manifest's, or cannot be shown to be."""
-    from datetime import UTC, datetime
-
-    from ociforge.errors import LockError
-    from ociforge.workspace.satisfy import check
-
-    verdict = check(workspace.manifest, lock, now=datetime.now(UTC))
-    name = workspace.lock_path.name
-    if verdict.reasons:
-        raise LockError.collect(
-            [f"`{name}` does not fit the manifest: {reason}" for reason in verdict.reasons],
-            "run `pixi lock`, or pass `--frozen` to build what is locked",
-        )
-    if verdict.undecided:
-        raise LockError.collect(
-            [f"`{name}` cannot be checked against the manifest yet: {reason}" for reason in verdict.undecided],
-            "check it with `pixi lock --check`, then pass `--frozen`",
-        )
 
 
 def _codec(text: str) -> Codec:
@@ -200,6 +230,7 @@ def _base(
 ) -> Base:
     """The base image that `text` names; relative paths start at `root`."""
     from ociforge import base, transports
+    from ociforge.errors import ReferenceFormatError
     from ociforge.events import StageStarted
 
     if text == "scratch":
@@ -208,7 +239,13 @@ def _base(
     if text.startswith("rootfs:"):
         path = root / text.removeprefix("rootfs:")
         return base.rootfs(path, platform=platform, store=store, codec=codec, map_=map_)
-    location = transports.parse(text)
+    try:
+        location = transports.parse(text)
+    except ReferenceFormatError as error:
+        also = "a base image can also be `rootfs:FILE` (a root file system as a tar) or `scratch`"
+        raise ReferenceFormatError(
+            f"base image: {error.message}", f"{error.hint or ''}; {also}".lstrip("; ")
+        ) from error
     if isinstance(location, transports.RegistryLocation):
         name: str | None = str(location.reference)
     else:

@@ -45,7 +45,9 @@ def verbosity(command: _Command) -> _Command:
 
 json_output = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 insecure = click.option(
-    "--insecure", is_flag=True, help="Speak plain http to registries, and accept any certificate of theirs."
+    "--insecure",
+    is_flag=True,
+    help="Accept any certificate of registries, and plain http where one does not speak TLS.",
 )
 workers = click.option(
     "--workers",
@@ -62,7 +64,10 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
         return Path(configured).absolute()
     import platformdirs
 
-    return platformdirs.user_cache_path("ociforge")
+    found = platformdirs.user_cache_path("ociforge")
+    if not found.is_absolute():  # HOME is not set, and the user is not in /etc/passwd
+        raise OptionError("there is no home directory for the cache", "let `OCIFORGE_CACHE` name a directory")
+    return found
 
 
 def open_store() -> Store:

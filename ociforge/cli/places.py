@@ -34,7 +34,7 @@ class Places:
     def _credentials(self) -> CredentialStore:
         from ociforge.transports.auth import CredentialStore
 
-        return CredentialStore.from_environment(os.environ, Path.home())
+        return CredentialStore.from_environment(os.environ, _home())
 
     def source(self, location: transports.Location) -> NamedSource:
         return transports.source(location, registry=self.registry, credentials=self._credentials, notify=self.notify)
@@ -43,3 +43,11 @@ class Places:
         return transports.destination(
             location, names=names, registry=self.registry, credentials=self._credentials, notify=self.notify
         )
+
+
+def _home() -> Path:
+    """The user's home directory; the root for a user that has none, as container runtimes have it."""
+    try:
+        return Path.home()
+    except RuntimeError:  # HOME is not set, and the user is not in /etc/passwd
+        return Path("/")

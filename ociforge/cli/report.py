@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 from ociforge.cli.console import megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from layers.compress import OrderedMap
-    from ociforge.built import Built
+    from ociforge.built import Built, BuiltLayer
     from ociforge.cli.console import Console
     from ociforge.publish import Published
     from ociforge.transports.base import Destination, Outcome, Source
 
-_WORDS: Mapping[Outcome, str] = {"exists": "there already", "mounted": "mounted", "uploaded": "written"}
+__all__ = ["built_json", "layers_line", "published_json", "send"]
 
-__all__ = ["built_json", "published_json", "send"]
+_WORDS: Mapping[Outcome, str] = {"exists": "there already", "mounted": "mounted", "uploaded": "written"}
 
 
 def send(source: Source, destination: Destination, map_: OrderedMap, console: Console) -> Published:
@@ -26,12 +26,19 @@ def send(source: Source, destination: Destination, map_: OrderedMap, console: Co
 
     published = publish(source, destination, map_=map_, notify=console.notify)
     parts = [
-        f"{tally.count} {outcome} ({megabytes(tally.size)})"
+        f"{tally.count} {_WORDS[outcome]} ({megabytes(tally.size)})"
         for outcome, tally in published.blobs.items()
         if tally.count
     ]
     console.say(f"{published.name}: blobs: {', '.join(parts) or 'none'}")
     return published
+
+
+def layers_line(layers: Sequence[BuiltLayer]) -> str:
+    """How much of an image had to be made, in one line."""
+    made = [layer for layer in layers if not layer.reused]
+    size = sum(layer.layer.size for layer in made)
+    return f"{len(layers)} layers: {len(layers) - len(made)} reused, {len(made)} made ({megabytes(size)})"
 
 
 def published_json(published: Published) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""Whether `pixi.lock` fits the manifest, for the verbs that must know, and how they say that it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ociforge.errors import LockError
+    from ociforge.workspace import Workspace
+    from ociforge.workspace.lockfile import Lock
+    from ociforge.workspace.satisfy import Reason, Verdict
+
+__all__ = ["examine", "refusal", "verdict_json"]
+
+
+def examine(workspace: Workspace, lock: Lock) -> Verdict:
+    """Check the whole lock; durations of `exclude-newer` count from now."""
+    from datetime import UTC, datetime
+
+    from ociforge.workspace.satisfy import check
+
+    return check(workspace.manifest, lock, now=datetime.now(UTC))
+
+
+def refusal(verdict: Verdict, name: str, *, frozen: str) -> LockError | None:
+    """One error with every reason why the lock `name` is not the manifest's, or cannot be shown to be; None if it is.
+
+    `frozen` is how the hint says to go on without the check.
+    """
+    from ociforge.errors import LockError
+
+    if verdict.satisfied:
+        return None
+    wrong = [f"`{name}` does not fit the manifest: {reason}" for reason in verdict.reasons]
+    unknown = [f"`{name}` cannot be checked against the manifest: {reason}" for reason in verdict.undecided]
+    hint = f"run `pixi lock`, or {frozen}" if wrong else f"check it with `pixi lock --check`, then {frozen}"
+    return LockError.collect([*wrong, *unknown], hint)
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """What `--json` says of a verdict. `key` is the manifest's key; what a reason does not concern is null."""
+    return {
+        "satisfied": verdict.satisfied,
+        "reasons": [_reason_json(reason) for reason in verdict.reasons],
+        "undecided": [_reason_json(reason) for reason in verdict.undecided],
+    }
+
+
+def _reason_json(reason: Reason) -> dict[str, str | None]:
+    return {
+        "kind": reason.kind,
+        "environment": reason.environment,
+        "platform": reason.platform,
+        "package": reason.package,
+        "key": reason.where,
+        "message": reason.message,
+    }

@@ -1,0 +1,241 @@
+"""`ociforge lock`: solve the workspace's environments and pin its base images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ociforge.cli import options
+from ociforge.cli.console import Console
+
+if TYPE_CHECKING:
+    from layers.compress import OrderedMap
+    from ociforge.cli.bases import Bases
+    from ociforge.lock import Change, LockResult, Tally
+    from ociforge.pins import Pins, Use
+    from ociforge.pypi.resolve import Resolver
+    from ociforge.store import Store
+    from ociforge.workspace import Workspace
+    from ociforge.workspace.lockfile import Lock
+
+__all__ = ["command"]
+
+_PARTS = ("packages", "bases")
+
+
+@click.command("lock")
+@click.argument("workspace", type=click.Path(path_type=Path), default=Path(), required=False)
+@click.option("--upgrade", is_flag=True, help="Keep nothing that was locked before: take the best there is now.")
+@click.option(
+    "--only", type=click.Choice(_PARTS), help="Lock the packages (pixi.lock) or the base images (ociforge.lock) alone."
+)
+@options.insecure
+@options.workers
+@options.json_output
+@options.verbosity
+def command(
+    workspace: Path,
+    upgrade: bool,
+    only: str | None,
+    insecure: bool,
+    workers: int,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Write `pixi.lock` and `ociforge.lock` of the WORKSPACE.
+
+    Every environment is solved for every platform that it supports, whatever this machine is: conda packages from their
+    channels, and PyPI packages by uv (`pip install 'ociforge[pypi]'`). A `pixi.lock` that fits the manifest is left as
+    it is; one that does not is changed as little as possible. Base images are pinned by digest, for each platform.
+
+    \b
+    ociforge lock
+    ociforge lock --upgrade
+    ociforge lock --upgrade --only bases
+
+    stdout has one line for each file; what changed is on stderr. A file appears only when all of it is known.
+    """
+    console = Console.of(quiet=quiet, verbose=verbose)
+    from ociforge.build import ordered_map
+    from ociforge.cli.bases import Bases
+    from ociforge.cli.places import Places
+    from ociforge.events import Warned
+    from ociforge.pins import FILE_NAME, Pins
+    from ociforge.transports.options import RegistryOptions
+    from ociforge.workspace import load
+    from ociforge.workspace.lockwriter import write_lock
+
+    found = load(workspace)
+    for warning in found.manifest.warnings:
+        console.notify(Warned(warning))
+    lines, document = [], {}
+    pins_path = found.root / FILE_NAME
+    before = Pins.read(pins_path)
+    with ordered_map(workers) as map_:
+        result = _packages(found, console, map_, upgrade=upgrade) if only != "bases" else None
+    places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
+    after = _pins(found, before, Bases(found.root, places), console, upgrade=upgrade) if only != "packages" else before
+    if only != "bases":
+        if result is not None:
+            write_lock(found.lock_path, result.text)
+            _tell(result, console)
+        lines.append(_line(found.lock_path.name, changed=result is not None))
+        document["lock"] = _lock_json(found.lock_path.name, result)
+    if only != "packages":
+        if after != before:
+            after.write(pins_path)
+        lines.append(_line(FILE_NAME, changed=after != before))
+        document["bases"] = _pins_json(after, changed=after != before)
+    console.result(lines, document, as_json=as_json)
+
+
+def _line(name: str, *, changed: bool) -> str:
+    return f"{name}: {'written' if changed else 'unchanged'}"
+
+
+# --- packages
+
+
+def _packages(workspace: Workspace, console: Console, map_: OrderedMap, *, upgrade: bool) -> LockResult | None:
+    """What is to be written, None when the lock is to stay as it is."""
+    from datetime import UTC, datetime
+
+    from ociforge.cli.fit import examine
+    from ociforge.lock import LockRequest, lock
+
+    previous = None if upgrade else _previous(workspace)
+    if previous is not None and examine(workspace, previous).satisfied:
+        return None
+    store = options.open_store()
+    request = LockRequest(
+        workspace=workspace,
+        previous=previous,
+        now=datetime.now(UTC),
+        cache=store.root / "repodata",
+        resolver=_resolver(store, map_),
+    )
+    result = lock(request, notify=console.notify)
+    unchanged = workspace.lock_path.is_file() and workspace.lock_path.read_bytes() == result.text.encode()
+    return None if unchanged else result
+
+
+def _previous(workspace: Workspace) -> Lock | None:
+    from ociforge.errors import LockError
+    from ociforge.workspace.lockfile import read
+
+    if not workspace.lock_path.exists():
+        return None
+    try:
+        return read(workspace.lock_path)
+    except LockError as error:
+        raise LockError(error.message, "make a new one with `ociforge lock --upgrade`, or upgrade ociforge") from error
+
+
+def _resolver(store: Store, map_: OrderedMap) -> Resolver:
+    from ociforge.pypi.fetch import Access, Cache, Fetcher
+    from ociforge.pypi.resolve import Resolver
+    from ociforge.questions import static_description
+
+    access = Access(netrc=Path(os.environ.get("NETRC") or Path.home() / ".netrc"))
+    return Resolver(
+        fetcher=Fetcher(Cache(store.archives), access),
+        access=access,
+        static=static_description,
+        environ=os.environ,
+        map_=map_,
+    )
+
+
+def _tell(result: LockResult, console: Console) -> None:
+    """The packages of each environment, and what became of those that were there before."""
+    known = {(change.environment, change.platform) for change in result.changes if change.before is not None}
+    for tally in result.tallies:
+        console.say(f"{tally.environment} on {tally.platform}: {_counts(tally)}")
+        changes = [c for c in result.changes if (c.environment, c.platform) == (tally.environment, tally.platform)]
+        for change in changes if (tally.environment, tally.platform) in known else ():
+            console.say(f"  {_change(change)}")
+
+
+def _counts(tally: Tally) -> str:
+    counts = [f"{tally.conda} conda package{'' if tally.conda == 1 else 's'}"]
+    if tally.pypi:
+        counts.append(f"{tally.pypi} from PyPI")
+    return ", ".join(counts)
+
+
+def _change(change: Change) -> str:
+    if change.before is None:
+        return f"+ {change.name} {change.after}"
+    return f"- {change.name} {change.before}" + ("" if change.after is None else f" -> {change.after}")
+
+
+def _lock_json(name: str, result: LockResult | None) -> dict[str, Any]:
+    if result is None:
+        return {"path": name, "changed": False, "environments": [], "changes": []}
+    return {
+        "path": name,
+        "changed": True,
+        "environments": [
+            {"environment": t.environment, "platform": t.platform, "conda": t.conda, "pypi": t.pypi}
+            for t in result.tallies
+        ],
+        "changes": [
+            {
+                "environment": change.environment,
+                "platform": change.platform,
+                "kind": change.kind,
+                "name": change.name,
+                "before": change.before,
+                "after": change.after,
+            }
+            for change in result.changes
+        ],
+    }
+
+
+# --- base images
+
+
+def _pins(workspace: Workspace, before: Pins, looked_up: Bases, console: Console, *, upgrade: bool) -> Pins:
+    """A pin for every base image and platform; those of before are kept for images in registries, unless upgraded."""
+    from ociforge.cli.bases import is_local
+    from ociforge.errors import BaseImageError
+    from ociforge.events import StageStarted, Warned
+    from ociforge.pins import Pins, bases
+    from ociforge.platform import Platform
+
+    found = {}
+    for use in bases(workspace):
+        known = before.find(use)
+        if known is not None and not upgrade and not is_local(use.base):
+            found[use] = known
+            continue
+        console.notify(StageStarted(f"pinning the base image {use.base} for {use.platform}"))
+        try:
+            found[use] = looked_up.digest(use.base, Platform.parse(use.platform))
+        except BaseImageError as error:
+            if not _has_another(workspace, use):
+                raise
+            # Other platforms of the workspace may never become images.
+            console.notify(Warned(f"not pinned: {error.message}", error.hint))
+    return Pins(digests=found)
+
+
+def _has_another(workspace: Workspace, use: Use) -> bool:
+    from ociforge.pins import bases
+
+    return any(other.base == use.base and other != use for other in bases(workspace))
+
+
+def _pins_json(pins: Pins, *, changed: bool) -> dict[str, Any]:
+    from ociforge.pins import FILE_NAME
+
+    found = [
+        {"base": use.base, "platform": use.platform, "digest": str(digest)}
+        for use, digest in sorted(pins.digests.items())
+    ]
+    return {"path": FILE_NAME, "changed": changed, "pins": found}

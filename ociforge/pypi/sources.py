@@ -1,0 +1,247 @@
+"""Source code to build wheels from: copies of trees, unpacked source distributions, checked-out commits.
+
+A build gets a copy, never the workspace itself: backends leave files behind, and what they leave gets into the next
+build.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layers.digest import Digest, DigestWriter
+from ociforge.errors import PackageError
+from ociforge.pypi.location import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ociforge.pypi.location import Repository
+
+__all__ = ["GIT_TRUST", "check_out", "copy_tree", "scrubbed", "subdirectory", "unpack"]
+
+# The code of the tree is about to be run, so whom its repository belongs to does not matter; nothing is written to it.
+GIT_TRUST = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+    "GIT_OPTIONAL_LOCKS": "0",
+}
+
+_READ_SIZE = 1 << 20  # 1 MiB
+_SHOWN = 20  # lines of another program's words
+# What tools keep beside the code and no wheel is made of.
+_LEFT_OUT = frozenset(
+    {".git", ".hg", ".svn", ".pixi", "__pycache__", "node_modules", ".tox", ".nox", ".venv", ".DS_Store"}
+)
+# Marks of directories that are environments or caches (bford.info/cachedir).
+_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG", "conda-meta/history")
+# What earlier builds in place leave, and setuptools would take up again.
+_STALE = re.compile(r"build/(lib|temp|bdist|scripts)[^/]*|(src/)?[^/]+\.egg-info", re.ASCII)
+# What a git hook that runs us says of its own repository.
+_ELSEWHERE = frozenset(
+    {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE"}
+)
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
+
+
+def copy_tree(root: Path, target: Path) -> Digest:
+    """Copy the source tree `root` to `target` (which must not exist); returns a digest of all that was copied.
+
+    Modes are 0755 and 0644. Left out are version control, environments, caches and what earlier builds left. Symbolic
+    links lead where they led. The copy of a git working tree refers to the repository, from which many backends take
+    the version.
+    Raises PackageError.
+    """
+    summary = DigestWriter()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _copy_directory(root, root, target, summary)
+        _refer_to_repository(root, target, summary)
+    except OSError as error:
+        raise PackageError(f"cannot copy the source tree `{root}`: {error.filename}: {error.strerror}") from error
+    return summary.digest()
+
+
+def unpack(archive: Path, filename: str, target: Path) -> Path:
+    """Unpack a source distribution into the directory `target`; returns its one top-level directory.
+
+    Members that lead out, devices and the like are refused. Raises PackageError.
+    """
+    try:
+        target.mkdir(parents=True)
+        if filename.endswith(".zip"):
+            with zipfile.ZipFile(archive) as members:
+                members.extractall(target)  # drops `..` and leading slashes
+        else:
+            with tarfile.open(archive) as members_of_tar:
+                members_of_tar.extractall(target, filter="data")
+        tops = sorted(target.iterdir())
+    except (OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise PackageError(f"`{filename}` cannot be unpacked: {error}", "the source distribution is broken") from error
+    if len(tops) != 1 or not tops[0].is_dir():
+        raise PackageError(f"`{filename}` does not have exactly one top-level directory")
+    return tops[0]
+
+
+def subdirectory(root: Path, relative: str, what: str) -> Path:
+    """The directory of the project in `root`; `what` is named in the PackageError for one that is not there."""
+    place = Path(os.path.normpath(root / relative))
+    if not place.is_relative_to(root) or not place.resolve().is_relative_to(root.resolve()) or not place.is_dir():
+        raise PackageError(f"{what} has no subdirectory `{relative}`")
+    return place
+
+
+def check_out(repository: Repository, target: Path, environ: Mapping[str, str]) -> None:
+    """Clone into the directory `target` and check out the commit, submodules included.
+
+    `environ` is git's environment, for credential helpers and proxies; nothing is ever asked on a terminal. All
+    branches and tags are fetched: versions are made of them. Raises PackageError.
+    """
+    git = _Git(repository, target, environ)
+    target.mkdir(parents=True)
+    git.run("init", "--quiet", "--template=", ".")
+    # Not on a command line, where every user of the machine could read a password in it.
+    with (target / ".git" / "config").open("a", encoding="utf-8") as config:
+        config.write(f'[remote "origin"]\n\turl = "{_quoted(repository.url)}"\n')
+    git.run("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+    if not git.succeeds("cat-file", "-e", f"{repository.commit}^{{commit}}"):
+        git.run("fetch", "--quiet", "origin", repository.commit)
+    git.run("checkout", "--quiet", "--detach", repository.commit)
+    git.run("submodule", "--quiet", "update", "--init", "--recursive")
+
+
+def scrubbed(output: bytes | str | None) -> str:
+    """The last lines of another program's output, without credentials and control characters."""
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+    lines = ["".join(c for c in line if c.isprintable()) for line in text.splitlines() if line.strip()]
+    return _CREDENTIALS.sub("", "\n".join(lines[-_SHOWN:]))
+
+
+class _Git:
+    def __init__(self, repository: Repository, directory: Path, environ: Mapping[str, str]) -> None:
+        self._repository = repository
+        self._directory = directory
+        self._environ = {
+            **{name: value for name, value in environ.items() if name not in _ELSEWHERE},
+            "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
+            "GIT_LFS_SKIP_SMUDGE": "0" if repository.lfs else "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def run(self, *arguments: str) -> None:
+        done = self._call(*arguments)
+        if done.returncode:
+            raise PackageError(
+                f"git repository `{redacted(self._repository.url)}`, commit `{self._repository.commit}`:"
+                f" `git {arguments[0]}` failed\n{scrubbed(done.stdout)}",
+                "check that the repository can be reached and still has the commit",
+            )
+
+    def succeeds(self, *arguments: str) -> bool:
+        return self._call(*arguments).returncode == 0
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["git", "-c", "core.autocrlf=false", "-c", "advice.detachedHead=false", *arguments]
+        try:
+            return subprocess.run(
+                command,
+                cwd=self._directory,
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise PackageError(
+                f"`{redacted(self._repository.url)}` is a git repository, and there is no `git` on this machine",
+                "install git",
+            ) from error
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _copy_directory(root: Path, source: Path, target: Path, summary: DigestWriter) -> None:
+    target.mkdir(mode=0o755)
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name):
+        relative = entry.relative_to(root).as_posix()
+        if entry.name in _LEFT_OUT or _STALE.fullmatch(relative):
+            continue
+        if entry.is_symlink():
+            _copy_link(root, entry, target / entry.name, summary)
+        elif entry.is_dir():
+            if not any((entry / mark).exists() for mark in _MARKS):
+                _note(summary, "directory", relative)
+                _copy_directory(root, entry, target / entry.name, summary)
+        elif entry.is_file():  # sockets and pipes are nobody's source code
+            _copy_file(entry, target / entry.name, relative, summary)
+
+
+def _copy_link(root: Path, link: Path, target: Path, summary: DigestWriter) -> None:
+    """A link inside the tree stays as it is; one that leads out leads to the same place from the copy."""
+    text = str(link.readlink())
+    place = Path(os.path.normpath(link.parent / text))
+    inside = not Path(text).is_absolute() and place.is_relative_to(root)
+    target.symlink_to(text if inside else place)
+    _note(summary, "link", link.relative_to(root).as_posix(), os.fsencode(text))
+    if not inside and place.is_file():
+        with place.open("rb") as stream:
+            _note(summary, "content", str(Digest.of_stream(stream)))
+
+
+def _copy_file(source: Path, target: Path, relative: str, summary: DigestWriter) -> None:
+    with source.open("rb") as stream, target.open("xb") as sink:
+        mode = 0o755 if os.fstat(stream.fileno()).st_mode & 0o111 else 0o644
+        writer = DigestWriter(sink)
+        while chunk := stream.read(_READ_SIZE):
+            writer.write(chunk)
+    target.chmod(mode)
+    _note(summary, f"file {mode:o}", relative, str(writer.digest()).encode())
+
+
+def _note(summary: DigestWriter, kind: str, path: str, *facts: bytes) -> None:
+    for part in (kind.encode(), os.fsencode(path), *facts):
+        summary.write(len(part).to_bytes(8, "big") + part)
+
+
+def _refer_to_repository(root: Path, target: Path, summary: DigestWriter) -> None:
+    """Make the copy of a git working tree a working tree of the same repository (gitrepository-layout(5))."""
+    place = root / ".git"
+    if place.is_dir():
+        repository = place.resolve()
+    elif place.is_file():  # a worktree or submodule
+        text = place.read_text(encoding="utf-8").strip()
+        repository = (root / text.removeprefix("gitdir:").strip()).resolve()
+    else:
+        return
+    (target / ".git").write_text(f"gitdir: {repository}\n", encoding="utf-8")
+    for fact in _repository_state(target):
+        _note(summary, "git", fact)
+
+
+def _repository_state(tree: Path) -> Iterator[str]:
+    """What versions are made of: the commit, the nearest tag, and whether the tree has changes."""
+    git = shutil.which("git")
+    if git is None:
+        return
+    for command in (("rev-parse", "HEAD"), ("describe", "--tags", "--long", "--always"), ("status", "--porcelain")):
+        done = subprocess.run(
+            [git, *command],
+            cwd=tree,
+            env={**GIT_TRUST, "PATH": os.defpath, "HOME": os.fspath(tree)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        yield done.stdout.decode(errors="replace")

@@ -1,0 +1,92 @@
+"""uv as a program: where it is, and one run of it that depends on its arguments alone.
+
+The only module that imports uv, which is an extra: most workspaces have no PyPI requirements.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+from ociforge.errors import SolveError
+from ociforge.pypi.location import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["find_uv", "run_uv"]
+
+# Of uv's own variables those that say how to reach things, not what to choose: the rest would change the lock.
+_KEPT: Final = frozenset(
+    {
+        "UV_CACHE_DIR",
+        "UV_CONCURRENT_BUILDS",
+        "UV_CONCURRENT_DOWNLOADS",
+        "UV_CREDENTIALS_DIR",
+        "UV_HTTP_CONNECT_TIMEOUT",
+        "UV_HTTP_RETRIES",
+        "UV_HTTP_TIMEOUT",
+        "UV_INSECURE_HOST",
+        "UV_KEYRING_PROVIDER",
+        "UV_NATIVE_TLS",
+        "UV_NETRC",
+        "UV_NO_CACHE",
+        "UV_OFFLINE",
+        "UV_SYSTEM_CERTS",
+    }
+)
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`)]+")
+
+
+def find_uv() -> str:
+    """The uv that is installed beside ociforge; raises SolveError that says how to install it."""
+    try:
+        import uv
+
+        return uv.find_uv_bin()
+    except (ImportError, FileNotFoundError) as error:
+        raise SolveError(
+            "resolving PyPI requirements needs `uv`, which is not installed",
+            "install it with `pip install 'ociforge[pypi]'`",
+        ) from error
+
+
+def run_uv(arguments: Sequence[str], *, directory: Path, environ: Mapping[str, str], what: str, hint: str) -> str:
+    """What `uv ARGUMENTS` prints, run in `directory`; no configuration file counts, and no variable that chooses.
+
+    `environ` is the environment to start from; `what` begins the message of the SolveError for a run that fails, which
+    goes on in uv's words.
+    """
+    command = [find_uv(), *arguments, "--no-config", "--no-progress", "--color=never", "--quiet"]
+    command += ["--no-python-downloads", f"--python={sys.executable}"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            env=_environment(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise SolveError(f"{what}: uv cannot be run: {error.strerror}") from error
+    if done.returncode:
+        raise _failure(what, done.stderr, hint)
+    return done.stdout
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if not name.startswith("UV_") or name in _KEPT}
+
+
+def _failure(what: str, stderr: str, hint: str) -> SolveError:
+    """uv's own text: `error: …`, causes, and perhaps a hint of its own, which then goes before ours."""
+    text, _, advice = stderr.strip().partition("\nhint: ")
+    text = _URL.sub(lambda match: redacted(match[0]), text.strip().removeprefix("error: "))
+    advice = " ".join(_URL.sub(lambda match: redacted(match[0]), advice).split())
+    return SolveError(f"{what}: {text}", f"{advice}; {hint}" if advice else hint)
