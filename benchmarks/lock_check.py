@@ -76,8 +76,9 @@ def write_workspace(root: Path) -> Path:
     """A workspace whose lock fits: three environments in one solve group, two platforms, conda and PyPI packages."""
     rng = random.Random(_SEED)
     pypi = _pypi_rows(rng)
-    conda = {subdir: _conda_rows(subdir) for subdir in _SUBDIRS}
-    packages = {subdir: (*conda[subdir], *pypi) for subdir in _SUBDIRS}
+    packages: dict[str, tuple[LockedConda | LockedPypi, ...]] = {
+        subdir: (*_conda_rows(subdir), *pypi) for subdir in _SUBDIRS
+    }
     locked = LockedEnvironment(channels=(_CHANNEL,), packages=packages, indexes=("https://pypi.org/simple",))
     asked = [f'c{number:03} = ">=1.0,<3"' for number in range(0, _CONDA, 7)]
     wanted = [f'p{number:03} = {{ version = ">=1", extras = ["speed"] }}' for number in range(0, _PYPI, 9)]
@@ -163,7 +164,7 @@ def _measured(root: Path, runs: int) -> str:
 
 
 def _whole(root: Path, runs: int) -> Summary:
-    command = [sys.executable, "-m", "ociforge", "check", root]
+    command: list[str | Path] = [sys.executable, "-m", "ociforge", "check", root]
     return Summary.of([run(command, variables=environment(root), log=root / "log") for _ in range(runs)], 0)
 
 

@@ -31,7 +31,7 @@ INTERRUPTED = 130
 class _Verbs(click.Group):
     """A group whose verbs live in modules of the same name, imported when asked for."""
 
-    _names = ("build", "check", "demo", "push")
+    _names = ("build", "check", "demo", "lock", "push")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._names)

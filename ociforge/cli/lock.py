@@ -13,11 +13,10 @@ from ociforge.cli.console import Console
 
 if TYPE_CHECKING:
     from layers.compress import OrderedMap
+    from layers.digest import Digest
     from ociforge.cli.bases import Bases
     from ociforge.lock import Change, LockResult, Tally
     from ociforge.pins import Pins, Use
-    from ociforge.pypi.resolve import Resolver
-    from ociforge.store import Store
     from ociforge.workspace import Workspace
     from ociforge.workspace.lockfile import Lock
 
@@ -106,17 +105,22 @@ def _packages(workspace: Workspace, console: Console, map_: OrderedMap, *, upgra
 
     from ociforge.cli.fit import examine
     from ociforge.lock import LockRequest, lock
+    from ociforge.pypi.fetch import Access, Cache, Fetcher
 
     previous = None if upgrade else _previous(workspace)
     if previous is not None and examine(workspace, previous).satisfied:
         return None
     store = options.open_store()
+    access = Access(netrc=Path(os.environ.get("NETRC") or Path.home() / ".netrc"))
     request = LockRequest(
         workspace=workspace,
         previous=previous,
         now=datetime.now(UTC),
         cache=store.root / "repodata",
-        resolver=_resolver(store, map_),
+        fetcher=Fetcher(Cache(store.archives / "pypi" / "files"), access),  # where builds look for them, too
+        access=access,
+        environ=os.environ,
+        map_=map_,
     )
     result = lock(request, notify=console.notify)
     unchanged = workspace.lock_path.is_file() and workspace.lock_path.read_bytes() == result.text.encode()
@@ -133,21 +137,6 @@ def _previous(workspace: Workspace) -> Lock | None:
         return read(workspace.lock_path)
     except LockError as error:
         raise LockError(error.message, "make a new one with `ociforge lock --upgrade`, or upgrade ociforge") from error
-
-
-def _resolver(store: Store, map_: OrderedMap) -> Resolver:
-    from ociforge.pypi.fetch import Access, Cache, Fetcher
-    from ociforge.pypi.resolve import Resolver
-    from ociforge.questions import static_description
-
-    access = Access(netrc=Path(os.environ.get("NETRC") or Path.home() / ".netrc"))
-    return Resolver(
-        fetcher=Fetcher(Cache(store.archives), access),
-        access=access,
-        static=static_description,
-        environ=os.environ,
-        map_=map_,
-    )
 
 
 def _tell(result: LockResult, console: Console) -> None:
@@ -170,7 +159,9 @@ def _counts(tally: Tally) -> str:
 def _change(change: Change) -> str:
     if change.before is None:
         return f"+ {change.name} {change.after}"
-    return f"- {change.name} {change.before}" + ("" if change.after is None else f" -> {change.after}")
+    if change.after is None:
+        return f"- {change.name} {change.before}"
+    return f"~ {change.name} {change.before} -> {change.after}"
 
 
 def _lock_json(name: str, result: LockResult | None) -> dict[str, Any]:
@@ -205,30 +196,28 @@ def _pins(workspace: Workspace, before: Pins, looked_up: Bases, console: Console
     from ociforge.cli.bases import is_local
     from ociforge.errors import BaseImageError
     from ociforge.events import StageStarted, Warned
-    from ociforge.pins import Pins, bases
-    from ociforge.platform import Platform
+    from ociforge.lock import bases
+    from ociforge.pins import Pins, Use
 
-    found = {}
-    for use in bases(workspace):
+    found: dict[Use, Digest] = {}
+    failures: dict[Use, BaseImageError] = {}
+    for base, platform in bases(workspace):
+        use = Use.of(base, platform)
         known = before.find(use)
-        if known is not None and not upgrade and not is_local(use.base):
+        if known is not None and not upgrade and not is_local(base):
             found[use] = known
             continue
-        console.notify(StageStarted(f"pinning the base image {use.base} for {use.platform}"))
+        console.notify(StageStarted(f"pinning the base image {base} for {use.platform}"))
         try:
-            found[use] = looked_up.digest(use.base, Platform.parse(use.platform))
+            found[use] = looked_up.digest(base, platform)
         except BaseImageError as error:
-            if not _has_another(workspace, use):
-                raise
-            # Other platforms of the workspace may never become images.
-            console.notify(Warned(f"not pinned: {error.message}", error.hint))
+            failures[use] = error
+    for use, failure in failures.items():
+        if not any(pinned.base == use.base for pinned in found):
+            raise failure
+        # An image may be meant for one of the workspace's platforms only.
+        console.notify(Warned(f"not pinned for `{use.platform}`: {failure.message}", failure.hint))
     return Pins(digests=found)
-
-
-def _has_another(workspace: Workspace, use: Use) -> bool:
-    from ociforge.pins import bases
-
-    return any(other.base == use.base and other != use for other in bases(workspace))
 
 
 def _pins_json(pins: Pins, *, changed: bool) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def discover(start: Path, *, upward: bool = True) -> Path:
 
     In each directory the first of FILE_NAMES counts, if it has a workspace table; then the walk goes up.
     """
-    place = start.absolute()
+    place = start.resolve()  # `..` is the parent, also of a link
     if not place.is_dir():
         raise WorkspaceError(f"no such directory: `{start}`", "pass the directory of a pixi workspace")
     for directory in (place, *place.parents) if upward else (place,):

@@ -72,9 +72,15 @@ class LockedConda:
     """The binary conda packages of one environment on one platform, and the platform's virtual packages."""
 
     def __init__(
-        self, packages: Iterable[CondaLockedBinaryPackage], virtual_packages: Iterable[VirtualPackage], root: Path
+        self,
+        packages: Iterable[CondaLockedBinaryPackage],
+        virtual_packages: Iterable[VirtualPackage],
+        root: Path,
+        sources: Iterable[str] = (),
     ) -> None:
+        """`sources` are the names of packages that the lock builds, of which nothing else is known here."""
         self.root = root
+        self.sources = frozenset(name.lower() for name in sources)
         self.by_name: dict[str, CondaLockedBinaryPackage] = {}
         self.duplicates: list[str] = []
         for package in packages:

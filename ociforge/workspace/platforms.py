@@ -155,6 +155,10 @@ class WorkspacePlatform:
         defaults = {default.identity for default in _defaults(self.subdir)}
         return tuple(package for package in self.virtual_packages if package.identity not in defaults)
 
+    def version(self, name: str) -> str | None:
+        """The version of a virtual package such as `__glibc`, None without it."""
+        return next((package.version for package in self.virtual_packages if package.name == name), None)
+
     def selected_by(self, selector: str) -> bool:
         """Whether `[target.SELECTOR]` applies: a family, a subdir, a platform's name, or a glob over names."""
         system = self.subdir.partition("-")[0]

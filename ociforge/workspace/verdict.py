@@ -15,7 +15,8 @@ __all__ = ["Reason", "Report", "Verdict"]
 class Reason:
     """Why the lock does not fit, or what cannot be decided.
 
-    `kind` is pixi's name for it, such as `ChannelsMismatch`. `where` is the manifest's key. `str` is the message.
+    `kind` is pixi's name for it, such as `ChannelsMismatch`. `where` is the manifest's key. `str` is the message with
+    environment, platform and key.
     """
 
     kind: str
@@ -27,7 +28,8 @@ class Reason:
 
     def __str__(self) -> str:
         places = [f"`{place}`" for place in (self.environment, self.platform) if place is not None]
-        return ": ".join([", ".join(places), self.message] if places else [self.message])
+        key = f" (`{self.where}`)" if self.where is not None and f"`{self.where}`" not in self.message else ""
+        return ": ".join([", ".join(places), self.message + key] if places else [self.message + key])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,9 @@ class Report:
 
     reasons: list[Reason] = field(default_factory=list)
     undecided: list[Reason] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.reasons) + len(self.undecided)
 
     def against(
         self,

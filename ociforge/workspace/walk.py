@@ -49,14 +49,19 @@ def parse_asked(report: Report, environment: Environment, spec: CondaSpec) -> Ma
 
 
 class CondaWalk:
-    """The closure of an environment's conda specs over the locked records' `depends`."""
+    """The closure of an environment's conda specs over the locked records' `depends`.
+
+    `visited` are the records that something has led to, `expected` those of them that a conda spec has asked for.
+    `broken` says that something was not found, so that nobody can tell what else it would have led to.
+    """
 
     def __init__(self, report: Report, environment: Environment, conda: LockedConda) -> None:
         self.report = report
         self.environment = environment
         self.conda = conda
-        self.stack: list[tuple[Any, str]] = []
+        self.stack: list[tuple[MatchSpec, str]] = []
         self.visited: set[str] = set()
+        self.expected: set[str] = set()
         self.extras: dict[str, set[str]] = {}
         self.broken = False
 
@@ -64,12 +69,17 @@ class CondaWalk:
         """Visit everything that the manifest asks for and all it depends on."""
         for spec in all_specs(self.environment.dependencies):
             self._ask(spec)
+        self.drain()
+
+    def drain(self) -> None:
+        """Follow what visits have pushed."""
         while self.stack:
             match, origin = self.stack.pop()
             found = self.conda.find(match)
             if found is None:
                 self._unsatisfied(str(match), match, f"`{origin}` depends on it")
             elif found:
+                self.expected.add(found)
                 self.visit(found, match.extras or ())
 
     def finish(self) -> None:
@@ -100,27 +110,49 @@ class CondaWalk:
             if match.condition is None or self.conda.condition_holds(match.condition):
                 self.stack.append((match, origin))
         except ValueError as error:
-            self.report.at(self.environment, "FailedToParseMatchSpec", f"`{origin}`: {error}")
+            self.broken = True
+            package = origin.partition(" ")[0]
+            self.report.at(self.environment, "FailedToParseMatchSpec", f"`{origin}`: {error}", package=package)
 
     def _ask(self, spec: CondaSpec) -> None:
         match = parse_asked(self.report, self.environment, spec)
         if match is None:
+            self.broken = True
             return
         try:
             if spec.when is not None and not self.conda.holds(spec.when):
                 return
         except ValueError as error:
-            self.report.at(self.environment, "FailedToParseMatchSpec", f"`{spec.name}`: {error}", where=spec.where)
+            self.broken = True
+            message = f"`{spec.name}`: {error}"
+            self.report.at(self.environment, "FailedToParseMatchSpec", message, package=spec.name, where=spec.where)
+            return
+        if spec.is_source:
+            self._ask_for_source(spec)
             return
         found = self.conda.find(match, self.conda.place_matches(spec))
         if found is None:
             self._unsatisfied(_asked(spec), match, f"`{spec.where}` asks for it", spec.where)
         elif found:
+            self.expected.add(found)
             self.visit(found, spec.extras)
 
-    def _unsatisfied(self, text: str, match: Any, why: str, where: str | None = None) -> None:
+    def _ask_for_source(self, spec: CondaSpec) -> None:
+        """Whether the lock has the package in the right form; what it is made of, only pixi-build can tell."""
+        package = self.conda.by_name.get(spec.name)
+        if spec.name in self.conda.sources:
+            return
+        self.broken = True
+        kind = "SourcePackageMissing" if package is None else "RequiredSourceIsBinary"
+        has = "no such package" if package is None else f"the binary package `{shown(package)}`"
+        message = f"`{spec.name}` is to be built from source: the lock has {has}, `{spec.where}` asks for it"
+        self.report.at(self.environment, kind, message, package=spec.name, where=spec.where)
+
+    def _unsatisfied(self, text: str, match: MatchSpec, why: str, where: str | None = None) -> None:
         self.broken = True
         name = getattr(match.name, "normalized", None) or text
+        if name in self.conda.sources:
+            return  # reported as an open question
         package = self.conda.by_name.get(name)
         has = f"the lock has `{shown(package)}`" if package is not None else "the lock has no such package"
         if package is None and name in self.conda.virtual:
