@@ -18,6 +18,7 @@ from layers.entry import Directory
 from layers.layer import write_layer
 from layers.tree import Segment
 from ociforge.app import collect
+from ociforge.base.libc import check_base
 from ociforge.built import Built, BuiltLayer, built_image
 from ociforge.conda.install import install
 from ociforge.conda.meta import history_entry, identity
@@ -102,6 +103,11 @@ def build(request: Request, *, store: Store, workers: int = 1, notify: Notify = 
     for warning in literal_dollars(settings):
         notify(Warned(warning))
     base.tree.refuse_existing(request.prefix, "prefix")
+    check_base(
+        base,
+        glibc=request.environment.platform.version("__glibc"),
+        native=any(record.subdir != "noarch" for record in request.selection.records),
+    )
     application = _application(request, notify)
     side_by_side = min(workers, _LAYERS_AT_ONCE)
     with (

@@ -13,6 +13,7 @@ from ociforge.events import Warned, ignore
 from ociforge.oci.changes import ConfigChanges
 from ociforge.plan import FORMAT
 from ociforge.workspace.activation import DEFAULT_PATH, activate, package_facts, workspace_scripts
+from ociforge.workspace.task import resolve_command
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ociforge.events import Notify
     from ociforge.workspace import Environment, ImageSettings, Manifest
     from ociforge.workspace.settings import Healthcheck
+    from ociforge.workspace.task import Command
 
 __all__ = ["ENTRYPOINT", "Runtime", "annotate", "runtime"]
 
@@ -68,6 +70,8 @@ def runtime(
     for warning in (*facts.warnings, *warnings):
         notify(Warned(warning))
     shell = _shell(base, installed, settings.prefix)
+    command = resolve_command(settings, environment, shell=shell)
+    env = {**_accelerator(environment), **command.env, **settings.env}
     activation = activate(
         environment,
         facts,
@@ -76,7 +80,7 @@ def runtime(
         base_path=base.config.env.get("PATH"),
         interpreter=shell or "/bin/sh",
         scripts=scripts,
-        fixed=settings.env,
+        fixed=env,
         manifest_name=manifest.path.name if f"{workdir}/{manifest.path.name}" in application else None,
     )
     called = settings.entrypoint is None or f"/{ENTRYPOINT}" in settings.entrypoint
@@ -98,13 +102,14 @@ def runtime(
         )
     generated = called and shell is not None
     data = activation.entrypoint.encode()
-    _warn_of_missing_command(settings, base, {*installed, *application}, notify)
+    if not settings.entrypoint and "PATH" not in env:
+        _warn_of_missing_command(command, settings, base, {*installed, *application}, notify)
     return Runtime(
         changes=ConfigChanges(
-            env={**activation.config_env, **settings.env},
+            env={**activation.config_env, **env},
             entrypoint=settings.entrypoint or ((f"/{ENTRYPOINT}",) if generated else ()),
-            cmd=settings.cmd,
-            workdir=settings.workdir,
+            cmd=command.argv,
+            workdir=command.workdir,
             user=settings.user,
             expose=settings.expose,
             volumes=settings.volumes,
@@ -131,11 +136,11 @@ def annotate(manifest: Manifest, settings: ImageSettings, base: Base, created: i
 
 def _warn_of_missing_command(settings: ImageSettings, base: Base, files: Collection[str], notify: Notify) -> None:
     """Tell of a command that the container would not find, while it can be put right easily."""
-    name = settings.cmd[0] if settings.cmd and not settings.entrypoint else None
-    if name is None or "PATH" in settings.env:
+    if not command.argv:
         return
+    name = command.argv[0]
     if "/" in name:
-        places = [posixpath.normpath(posixpath.join(settings.workdir, name)).strip("/")]
+        places = [posixpath.normpath(posixpath.join(command.workdir, name)).strip("/")]
     else:
         path = base.config.env.get("PATH", DEFAULT_PATH).split(":")
         places = [f"{directory}/{name}".strip("/") for directory in (f"{settings.prefix}/bin", *path)]
@@ -146,6 +151,18 @@ def _warn_of_missing_command(settings: ImageSettings, base: Base, files: Collect
                 "check `environment` and `cmd`",
             )
         )
+
+
+def _accelerator(environment: Environment) -> dict[str, str]:
+    """What nvidia's images set so that its container runtime hands the driver to the container: no other base does."""
+    cuda = environment.platform.version("__cuda")
+    if cuda is None:
+        return {}
+    return {
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+        "NVIDIA_REQUIRE_CUDA": f"cuda>={cuda}",
+    }
 
 
 def _shell(base: Base, installed: Collection[str], prefix: str) -> str | None:

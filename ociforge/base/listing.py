@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -35,7 +36,11 @@ MAX_ENTRIES = 2_000_000  # in one image; real ones have at most some hundred tho
 _MAX_PATH = 4096  # bytes, Linux's PATH_MAX
 _MAX_EXTENSION = 1 << 20  # 1 MiB for a PAX header or a GNU long name, as in Go's archive/tar
 _MAX_TEXT = 64 << 10  # 64 KiB of a file whose text is kept
-_FORMAT = 1  # of what `encode` writes; a member that gets another meaning raises it
+_LIBC = re.compile(r"libc(?:\.so\.6|-2\.[0-9]+\.so)")  # names that glibc's library has as a file
+_BANNER = b"GNU C Library ("
+_MAX_BANNER = 256  # bytes
+_MAX_LIBC = 32 << 20  # 32 MiB: it has 2, and some more with debugging symbols
+_FORMAT = 2  # of what `encode` writes; a member that gets another meaning raises it
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _READ_SIZE = 1 << 20  # 1 MiB
@@ -56,7 +61,7 @@ class Member:
     """One path of a layer, without leading slash; the root itself is the empty path.
 
     `target` is verbatim for a symbolic link and a path for a hard link. `text` is the content of the files in
-    `TEXTS`. Names that are no UTF-8 carry surrogate escapes.
+    `TEXTS`, and of glibc's library the line that names its version. Names that are no UTF-8 carry surrogate escapes.
     """
 
     path: str
@@ -169,8 +174,8 @@ class TarReader:
             self._fail("truncated in a header")
         stored = _number(block[148:156], self._fail)
         summed = block[:148] + b" " * 8 + block[156:]
-        # Some old writers summed signed characters.
-        if stored not in (sum(summed), sum(summed) - 256 * sum(byte > 127 for byte in summed)):
+        # Some old writers summed signed characters; to count those takes far longer, so it is done when it matters.
+        if stored != sum(summed) and stored != sum(summed) - 256 * sum(byte > 127 for byte in summed):
             self._fail("a header with a wrong checksum")
         return block
 
@@ -245,6 +250,8 @@ class TarReader:
         """Pass over the data of a file; its text when that is wanted."""
         if path in TEXTS and size <= _MAX_TEXT:
             return self._data(size).decode("utf-8", "replace")
+        if _LIBC.fullmatch(path.rpartition("/")[2]) and size <= _MAX_LIBC:
+            return _banner(self._data(size))
         self._skip(size + -size % _BLOCK)
         return None
 
@@ -295,6 +302,14 @@ class _Extension:
         self.records: dict[str, bytes] = {}
         self.name = b""
         self.link = b""
+
+
+def _banner(library: bytes) -> str | None:
+    """The line that glibc prints when its library is run, such as `GNU C Library (…) stable release version 2.36.`"""
+    start = library.find(_BANNER)
+    if start < 0:
+        return None
+    return re.split(rb"[\n\0]", library[start : start + _MAX_BANNER], maxsplit=1)[0].decode("ascii", "replace")
 
 
 def _name(header: bytes) -> bytes:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from ociforge.workspace.manifest import Manifest
 
-__all__ = ["DEFAULT_BASE", "FileRules", "Healthcheck", "ImageSettings", "Settings", "literal_dollars", "read_settings"]
+__all__ = [
+    "DEFAULT_BASE",
+    "FileRules",
+    "Healthcheck",
+    "ImageSettings",
+    "Settings",
+    "TaskCommand",
+    "literal_dollars",
+    "read_settings",
+]
 
 DEFAULT_BASE: Final = "docker://ubuntu:24.04"
 
@@ -74,12 +83,20 @@ class Healthcheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCommand:
+    """The command of a pixi task, by its name in the image's environment."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSettings:
     """Everything that is said about one image, defaults filled in.
 
     `prefix` and `workdir` are absolute and normalised, `expose` items look like `8000/tcp`, `user` is numeric.
-    `entrypoint` None means the generated one; `cmd` None that there is no default command. `editable` keeps packages of
-    the workspace that the manifest has as editable pointing to the code below `workdir`.
+    `entrypoint` None means the generated one; `cmd` None that there is no default command (`task.resolve_command` looks
+    up one that is a task's). `editable` keeps packages of the workspace that the manifest has as editable pointing to
+    the code below `workdir`.
     """
 
     environment: str
@@ -89,7 +106,7 @@ class ImageSettings:
     workdir: str = _WORKDIR
     files: FileRules = field(default_factory=FileRules)
     entrypoint: tuple[str, ...] | None = None
-    cmd: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | TaskCommand | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     expose: tuple[str, ...] = ()
     user: str | None = None
@@ -261,11 +278,19 @@ def _command(table: Table, key: str) -> tuple[str, ...] | None:
     if isinstance(value, str):
         table.wrong(key, f"expected an array of strings{_as_array(value)}")
         return None
-    if isinstance(value, dict):
-        why = "running a pixi task is not supported yet" if "task" in value else "expected an array of strings"
-        table.wrong(key, f"{why}: write the command as an array")
-        return None
     return table.texts(key)
+
+
+def _cmd(table: Table, key: str) -> tuple[str, ...] | TaskCommand | None:
+    if not isinstance(table.values[key], dict):
+        return _command(table, key)
+    inner = table.table(key)
+    assert inner is not None
+    task = inner.text("task")
+    inner.finish()
+    if "task" not in inner:
+        table.wrong(key, "expected an array of strings, or a table with `task`")
+    return None if task is None else TaskCommand(task=task)
 
 
 def _as_array(command: str) -> str:
@@ -407,7 +432,7 @@ _READERS: Final[dict[str, Callable[[Table, str], Any]]] = {
     "workdir": _workdir,
     "files": _files,
     "entrypoint": _command,
-    "cmd": _command,
+    "cmd": _cmd,
     "env": _variables,
     "expose": _expose,
     "user": _user,

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Script", "join", "parse", "unquote"]
 
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _REFERENCE: Final = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\}|\?)")
 _REDIRECTION: Final = re.compile(r"[0-9]*(?:[<>]&[0-9]+|>>|>\||>|<)")
 _SEPARATORS: Final = " \t\n;&|()<>"  # what ends a word that is not quoted
+_ESCAPED: Final = "$`\"\\()'\n"  # what a backslash in double quotes changes, in one shell at least
 _DEPTH: Final = 20  # of nested lists; more is no command that somebody has written
 
 # Words that begin something else than a command, in pixi's shell, in `sh` or in bash.
@@ -43,8 +44,8 @@ _BUILTINS: Final = frozenset(
 class Script:
     """A command as pixi and `sh` read it alike.
 
-    `words` are the program and its arguments when no shell is needed to run it, else None. `text` is what `sh -c` takes:
-    its last command replaces the shell where it can, so that the container's first process gets the signals.
+    `words` are the program and its arguments when no shell is needed to run it, else None. `text` is for `sh -c`: its
+    last command takes the shell's place where it can, so that it gets the signals that a container is stopped with.
     """
 
     text: str
@@ -55,7 +56,7 @@ def parse(text: str) -> Script:
     """Read a task's command; raises ValueError that names what is not the same in `sh`."""
     text = text.strip(" \t\r\n")
     reader = _Reader(text)
-    last = reader.list(0)
+    last = reader.sequence()
     if reader.at < len(text):
         reader.unexpected()
     if last is None:
@@ -86,7 +87,7 @@ def _protected(word: str) -> str:
 
 @dataclass(slots=True)
 class _Command:
-    """A simple command: where its first word begins, and whether a shell has nothing to do but to split it."""
+    """A simple command: where its first word begins, and whether a shell would do no more than split it."""
 
     start: int
     words: list[str]
@@ -100,16 +101,15 @@ class _Reader:
         self.text = text
         self.at = 0
         self.commands = 0
+        self._depth = 0
 
-    def list(self, depth: int) -> _Command | None:
+    def sequence(self) -> _Command | None:
         """Pipelines up to the end or a closing parenthesis; the last one if `exec` may stand before it."""
-        if depth > _DEPTH:
-            raise ValueError(f"parentheses nested more than {_DEPTH} deep")
         last = None
         needed = True
         while needed or not self._ended():
             self._skip(" \t\n")
-            last = self._pipeline(depth)
+            last = self._pipeline()
             self._skip(" \t")
             needed = self._take("&&") or self._take("||")
             if not needed and not self._ended() and not (self._take(";") or self._take("\n")):
@@ -126,10 +126,11 @@ class _Reader:
             ("&", "puts a command into the background, where `sh` does not wait for it"),
             ("<<", "is not known to pixi's shell"),
         ):
-            if self.text.startswith(sign, self.at):
+            if self.text.startswith(sign, self.at) and not self.text.startswith("&&", self.at):
                 raise ValueError(f"`{sign}` {why}")
-        where = f"`{self.text[self.at : self.at + 10]}`" if self.at < len(self.text) else "the end"
-        raise ValueError(f"a command was expected before {where}")
+        if self.at < len(self.text):
+            raise ValueError(f"unexpected `{self.text[self.at : self.at + 10]}`")
+        raise ValueError("a command is missing at the end")
 
     def word(self) -> str | None:
         """The word that begins here, quotes removed; None when a shell has to expand something in it."""
@@ -162,64 +163,71 @@ class _Reader:
         while self.at < len(self.text) and self.text[self.at] in blanks:
             self.at += 1
 
-    def _pipeline(self, depth: int) -> _Command | None:
+    def _pipeline(self) -> _Command | None:
         negated = self.text.startswith(("! ", "!\t"), self.at)
         if negated:
             self.at += 1
-        last = self._command(depth)
+        last = self._command()
         piped = False
         while not self.text.startswith(("||", "|&"), self.at) and self._take("|"):
             piped = True
             self._skip(" \t\n")
-            self._command(depth)
+            self._command()
         return None if negated or piped else last
 
-    def _command(self, depth: int) -> _Command | None:
+    def _command(self) -> _Command | None:
         self._skip(" \t")
         self.commands += 1
         if not self.text.startswith("(", self.at):
             return self._simple()
         if self.text.startswith("((", self.at):
             raise ValueError("`((` is not known to pixi's shell")
-        self._nested(depth)
+        self._nested()
         self._skip(" \t")
         while self._redirection():
             self._skip(" \t")
         return None
 
-    def _nested(self, depth: int) -> None:
-        """`( list )`, the parenthesis being next."""
+    def _nested(self) -> None:
+        """`( … )`, the parenthesis being next."""
         self.at += 1
-        self.list(depth + 1)
+        self._depth += 1
+        if self._depth > _DEPTH:
+            raise ValueError(f"parentheses nested more than {_DEPTH} deep")
+        self.sequence()
         if not self._take(")"):
             raise ValueError("a parenthesis without its end")
+        self._depth -= 1
 
     def _simple(self) -> _Command | None:
-        command = _Command(start=self.at, words=[], plain=True)
-        assigned = begun = False
+        assigned = self._assignments()
+        command = _Command(start=self.at, words=[], plain=not assigned)
+        name = None
         while True:
             self._skip(" \t")
-            if begun and self._redirection():
+            if name is not None and self._redirection():
                 command.plain = False
                 continue
             if self._ended() or self.text[self.at] in _SEPARATORS:
                 break
-            start = self.at
-            assignment = not begun and re.match(rf"{_NAME.pattern}=", self.text[start:]) is not None
-            word = self.word()
-            assigned = assigned or assignment
-            if not assignment and not begun:
-                begun, command.start = True, start
-                self._check_first(self.text[start : self.at])
+            start, word = self.at, self.word()
+            name = name or self.text[start : self.at]
             command.words.append(word or "")
-            command.plain = command.plain and word is not None and not assignment
-        if not begun and not assigned:
+            command.plain = command.plain and word is not None
+        if name is None and not assigned:
             self.unexpected()
-        return None if not begun or command.words[0] in _BUILTINS else command
+        if name in _RESERVED:
+            raise ValueError(f"`{name}` is no command in `sh`, or none that pixi's shell knows")
+        return None if name is None or name in _BUILTINS else command
 
-    def _check_first(self, word: str) -> None:
-        if word in _RESERVED:
-            raise ValueError(f"`{word}` is not a command in `sh`, or none that pixi's shell knows")
+    def _assignments(self) -> bool:
+        """Pass over the variables that are set before a command, or instead of one; whether there are any."""
+        found = False
+        while match := _ASSIGNMENT.match(self.text, self.at):
+            found, self.at = True, match.end()
+            self.word()
+            self._skip(" \t")
+        return found
 
     def _redirection(self) -> bool:
         match = _REDIRECTION.match(self.text, self.at)
@@ -253,7 +261,7 @@ class _Reader:
                 part = self._dollar(quoted=True)
             elif char == "`":
                 raise ValueError("backticks are not known to pixi's shell: write `$(…)`")
-            elif char == "\\" and self.text[self.at + 1 : self.at + 2] in ("$", "`", '"', "\\", "(", ")", "'", "\n", ""):
+            elif char == "\\" and self.text[self.at + 1 : self.at + 2] in _ESCAPED:
                 part = self._escaped('$"`')
             else:
                 part = char  # a backslash before anything else is one
@@ -277,11 +285,11 @@ class _Reader:
         if match := _REFERENCE.match(self.text, self.at):
             self.at = match.end()
             return None
-        if self.text.startswith("$(", self.at) and not self.text.startswith("$((", self.at):
-            inner = _Reader(self.text)
-            inner.at = self.at + 1
-            inner._nested(self._depth())
-            self.at = inner.at
+        if self.text.startswith("$((", self.at):
+            raise ValueError("`$((` is not known to pixi's shell")
+        if self.text.startswith("$(", self.at):
+            self.at += 1
+            self._nested()
             return None
         after = self.text[self.at + 1 : self.at + 2]
         if after and after not in " \t\n/.:" and not (quoted and after == '"'):
@@ -298,6 +306,5 @@ class _Reader:
             raise ValueError(f"`{sign}` is not the same in `sh`: write it in quotes")
         if not char.isprintable():
             raise ValueError(f"the character U+{ord(char):04X} is not the same in `sh`: write it in quotes")
-        tilde = char == "~" and (self.at == begin or self.text[self.at - 1] in "=:")
         self.at += 1
-        return None if tilde or char in "*?[" else char
+        return None if char in "*?[" or (char == "~" and self.at == begin + 1) else char

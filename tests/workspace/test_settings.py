@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ociforge.errors import WorkspaceError
-from ociforge.workspace.settings import DEFAULT_BASE, FileRules, Healthcheck, ImageSettings, literal_dollars
+from ociforge.workspace.settings import (
+    DEFAULT_BASE,
+    FileRules,
+    Healthcheck,
+    ImageSettings,
+    TaskCommand,
+    literal_dollars,
+)
 from tests.workspace.making import workspace
 
 if TYPE_CHECKING:
@@ -120,6 +127,12 @@ def test_a_level_that_there_is_not_in_the_options(tmp_path: Path) -> None:
     assert caught.value.message == "`compression` in the options: `gzip` has no level 0: expected 1 to 9"
 
 
+def test_the_command_of_a_task(tmp_path: Path) -> None:
+    found = settings(tmp_path, "cmd = { task = 'start' }\n[tool.ociforge.images.web]\ncmd = ['serve']\n")
+    assert found.image().cmd == TaskCommand(task="start")
+    assert found.image("web").cmd == ("serve",)
+
+
 @pytest.mark.parametrize("text", ["none", "gzip", "gzip:1", "gzip:9", "zstd", "zstd:19"])
 def test_compressions(tmp_path: Path, text: str) -> None:
     assert settings(tmp_path, f"compression = '{text}'").image().compression == text
@@ -218,11 +231,10 @@ PLAIN = "x"
             "tool.ociforge.cmd",
             'expected an array of strings: did you mean `["uvicorn", "app:app"]`?',
         ),
-        (
-            "cmd = { task = 'start' }",
-            "tool.ociforge.cmd",
-            "running a pixi task is not supported yet: write the command as an array",
-        ),
+        ("cmd = {}", "tool.ociforge.cmd", "expected an array of strings, or a table with `task`"),
+        ("cmd = { task = 7 }", "tool.ociforge.cmd.task", "expected a string, got integer `7`"),
+        ("cmd = { task = 'x', arg = 1 }", "tool.ociforge.cmd.arg", "unknown key"),
+        ("entrypoint = { task = 'x' }", "tool.ociforge.entrypoint", "expected an array, got a table"),
         ("cmd = ['a', 1]", "tool.ociforge.cmd[1]", "expected a string, got integer `1`"),
         ('entrypoint = ["a\\u0000"]', "tool.ociforge.entrypoint[0]", "expected a string, got string `a\\x00`"),
         ("env = { 'A=B' = 'x' }", 'tool.ociforge.env."A=B"', "no name for a variable"),
