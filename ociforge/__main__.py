@@ -21,10 +21,12 @@ def main() -> NoReturn:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
+        if sys.stderr is not None:
+            sys.stderr.write("error: interrupted\n")
         code = 130
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the result is settled
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed when the process began
         try:
             stream.flush()
         except OSError:

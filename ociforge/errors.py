@@ -2,7 +2,8 @@
 
     ForgeError
     ├── WorkspaceError        manifest, settings, lock
-    │   └── LockError
+    │   ├── LockError
+    │   └── SolveError        requirements that no set of packages meets
     ├── PackageError          conda archives and wheels
     ├── AppError              the application's own files
     ├── BaseImageError        the base image
@@ -36,6 +37,7 @@ __all__ = [
     "PackageError",
     "ReferenceFormatError",
     "RegistryError",
+    "SolveError",
     "StoreError",
     "TransportError",
     "WorkspaceError",
@@ -68,6 +70,10 @@ class WorkspaceError(ForgeError):
 
 class LockError(WorkspaceError):
     """`pixi.lock` is missing, unreadable, or does not hold what was asked for."""
+
+
+class SolveError(WorkspaceError):
+    """Requirements that no set of packages meets, or that cannot be looked up."""
 
 
 class PackageError(ForgeError):

@@ -42,6 +42,8 @@ class Platform:
             for architecture, variant in _SUBDIRS.values():
                 if parts[1] == architecture and parts[2:] in ([], [variant]):
                     return cls(architecture=architecture, variant=variant)
+        if text in _SUBDIRS:
+            raise BuildError(f"unknown platform: `{text}`", f"did you mean `{cls.from_subdir(text)}`?")
         known = ", ".join(f"`linux/{architecture}`" for architecture, _ in _SUBDIRS.values())
         raise BuildError(f"unknown platform: `{text}`", f"one of {known}")
 

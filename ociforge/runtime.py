@@ -134,7 +134,9 @@ def annotate(manifest: Manifest, settings: ImageSettings, base: Base, created: i
     return {**found, "dev.ociforge.format": str(FORMAT), **settings.annotations}
 
 
-def _warn_of_missing_command(settings: ImageSettings, base: Base, files: Collection[str], notify: Notify) -> None:
+def _warn_of_missing_command(
+    command: Command, settings: ImageSettings, base: Base, files: Collection[str], notify: Notify
+) -> None:
     """Tell of a command that the container would not find, while it can be put right easily."""
     if not command.argv:
         return

@@ -19,6 +19,7 @@ import io
 import os
 import secrets
 import shutil
+import time
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self
 
 from layers.digest import Digest, DigestWriter
@@ -38,6 +39,7 @@ __all__ = ["Catalog", "Documents", "Ingest", "Store"]
 _CATALOG_FORMAT = 1
 _READ_SIZE = 1 << 20  # 1 MiB
 _ATTEMPTS = 100
+_ABANDONED = 24 * 3600  # seconds without a byte, after which a download does not go on
 _HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that can be written"
 
 
@@ -126,8 +128,13 @@ class Store:
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
+            try:
+                shutil.rmtree(path, ignore_errors=True)
+            except KeyboardInterrupt:  # takes long enough for that; what is here can be large
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+            finally:
+                os.close(lock)
 
     def _sweep(self) -> None:
         """Remove what killed processes left behind; once per store, since it is there to bound waste only."""
@@ -136,6 +143,10 @@ class Store:
             with contextlib.suppress(OSError):
                 for path in (self.root / "ingest").iterdir():
                     _remove_stale(path)
+            with contextlib.suppress(OSError):
+                for path in (self.root / "archives").rglob("*.part"):  # downloads, which nobody locks
+                    if path.stat().st_mtime < time.time() - _ABANDONED:
+                        path.unlink()
 
 
 class Ingest:
@@ -298,7 +309,7 @@ class _StoredBlob(io.BufferedIOBase, BinaryIO):
         raise StoreError(f"damaged {why}", f"it was removed from `{self._path.parent}`: run the command again")
 
 
-def _fail(path: Path, error: OSError) -> NoReturn:
+def _fail(path: Path | str, error: OSError) -> NoReturn:
     raise StoreError(f"the store cannot be used: `{path}`: {error.strerror or error}", _HINT) from error
 
 
@@ -313,7 +324,7 @@ def _directory(root: Path, *names: str) -> Path:
                     directory.mkdir()
                     directory.chmod(0o755)
     except OSError as error:
-        _fail(path, error)
+        _fail(path if error.filename is None else error.filename, error)
     return path
 
 

@@ -94,6 +94,7 @@ HOMES: dict[str, set[str]] = {
     "build": {"ociforge.pypi"},
     "installer": {"ociforge.pypi"},
     "pyproject_hooks": {"ociforge.pypi"},
+    "uv": {"ociforge.pypi"},
     "rattler": {"ociforge.conda", "ociforge.workspace"},
     "oras": {"ociforge.transports.registry"},
     "zstandard": {"layers.compress", "layers.decompress"},

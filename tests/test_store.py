@@ -218,7 +218,7 @@ def test_an_unusable_directory_is_an_error_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = Store(tmp_path / "file" / "cache")
     with (
-        pytest.raises(StoreError, match=r"^the store cannot be used: `.*/file/cache/ingest`: ") as caught,
+        pytest.raises(StoreError, match=r"^the store cannot be used: `.*/file`: File exists$") as caught,
         store.ingest(),
     ):
         pass
@@ -331,3 +331,15 @@ def test_everything_may_be_deleted_at_any_time(tmp_path: Path) -> None:
     assert store.trees.find(KEY) is None
     assert not store.verify(descriptor)
     assert store.verify(keep(store))
+
+
+def test_downloads_that_were_broken_off_are_removed_in_the_end(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    old, young = (store.archives / "archives" / f".{name}.part" for name in ("old", "young"))
+    old.parent.mkdir()
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    with Store(store.root).staging():
+        pass
+    assert (old.exists(), young.exists()) == (False, True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ociforge.workspace import Workspace
     from ociforge.workspace.lockfile import Lock
 
-__all__ = ["command"]
+__all__ = ["command", "solve_packages"]
 
 _PARTS = ("packages", "bases")
 
@@ -75,7 +75,7 @@ def command(
     pins_path = found.root / FILE_NAME
     before = Pins.read(pins_path)
     with ordered_map(workers) as map_:
-        result = _packages(found, console, map_, upgrade=upgrade) if only != "bases" else None
+        result = solve_packages(found, console, map_, upgrade=upgrade) if only != "bases" else None
     places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
     after = _pins(found, before, Bases(found.root, places), console, upgrade=upgrade) if only != "packages" else before
     if only != "bases":
@@ -87,7 +87,8 @@ def command(
     if only != "packages":
         if after != before:
             after.write(pins_path)
-        lines.append(_line(FILE_NAME, changed=after != before))
+        if after.digests or after != before:
+            lines.append(_line(FILE_NAME, changed=after != before))
         document["bases"] = _pins_json(after, changed=after != before)
     console.result(lines, document, as_json=as_json)
 
@@ -99,22 +100,25 @@ def _line(name: str, *, changed: bool) -> str:
 # --- packages
 
 
-def _packages(workspace: Workspace, console: Console, map_: OrderedMap, *, upgrade: bool) -> LockResult | None:
-    """What is to be written, None when the lock is to stay as it is."""
+def solve_packages(
+    workspace: Workspace, console: Console, map_: OrderedMap, *, upgrade: bool = False
+) -> LockResult | None:
+    """What `pixi.lock` is to be, None when it is to stay as it is; `upgrade` keeps nothing that was locked."""
     from datetime import UTC, datetime
 
     from ociforge.cli.fit import examine
     from ociforge.lock import LockRequest, lock
     from ociforge.pypi.fetch import Access, Cache, Fetcher
 
-    previous = None if upgrade else _previous(workspace)
-    if previous is not None and examine(workspace, previous).satisfied:
+    previous = _previous(workspace, upgrade=upgrade)
+    if previous is not None and not upgrade and examine(workspace, previous).satisfied:
         return None
     store = options.open_store()
     access = Access(netrc=Path(os.environ.get("NETRC") or Path.home() / ".netrc"))
     request = LockRequest(
         workspace=workspace,
         previous=previous,
+        upgrade=upgrade,
         now=datetime.now(UTC),
         cache=store.root / "repodata",
         fetcher=Fetcher(Cache(store.archives / "pypi" / "files"), access),  # where builds look for them, too
@@ -127,7 +131,8 @@ def _packages(workspace: Workspace, console: Console, map_: OrderedMap, *, upgra
     return None if unchanged else result
 
 
-def _previous(workspace: Workspace) -> Lock | None:
+def _previous(workspace: Workspace, *, upgrade: bool) -> Lock | None:
+    """The lock that there is; one that cannot be read is in the way only of those who want to keep it."""
     from ociforge.errors import LockError
     from ociforge.workspace.lockfile import read
 
@@ -136,6 +141,8 @@ def _previous(workspace: Workspace) -> Lock | None:
     try:
         return read(workspace.lock_path)
     except LockError as error:
+        if upgrade:
+            return None
         raise LockError(error.message, "make a new one with `ociforge lock --upgrade`, or upgrade ociforge") from error
 
 

@@ -64,7 +64,10 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
         return Path(configured).absolute()
     import platformdirs
 
-    found = platformdirs.user_cache_path("ociforge")
+    try:
+        found = platformdirs.user_cache_path("ociforge")
+    except RuntimeError:
+        found = Path("~")
     if not found.is_absolute():  # HOME is not set, and the user is not in /etc/passwd
         raise OptionError("there is no home directory for the cache", "let `OCIFORGE_CACHE` name a directory")
     return found

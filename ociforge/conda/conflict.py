@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layers.digest import Digest
+from ociforge.conda.linked import on_disk
 from ociforge.conda.package import Conflict
 from ociforge.errors import PackageError
 from ociforge.events import Warned
@@ -52,7 +53,7 @@ def _conflict(path: str, providers: Sequence[tuple[Linked, PathRecord]], root: P
 
 def _is_there(entry: PathRecord, root: Path) -> bool:
     """Whether the file on disk is the one recorded: rattler moves clobbered files about after linking."""
-    place = root / entry.path
+    place = on_disk(root, entry.path)
     if place.is_symlink():
         return entry.path_type == "softlink"
     expected = entry.sha256_in_prefix or entry.sha256

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from rattler.networking import Client
 from rattler.package_streaming import download_to_writer
@@ -38,6 +38,7 @@ _SUFFIXES = (".conda", ".tar.bz2")
 _PARALLEL = 8  # downloads at once: as pixi's default is 50, which small mirrors answer with 429, fewer
 _ATTEMPTS = 3  # for a transfer that breaks off; refused requests are retried by rattler's client
 _READ_SIZE = 1 << 20  # 1 MiB
+_CACHE_HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that can be written"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ async def fetched(
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PackageError(f"cannot use `{cache}` for conda archives: {error.strerror}") from error
+        raise PackageError(f"cannot use `{cache}` for conda archives: {error.strerror}", _CACHE_HINT) from error
     fetcher = _Fetcher(cache=cache, retries=retries, notify=notify)
     return await collected([fetcher.archive(record) for record in records])
 
@@ -119,7 +120,9 @@ class _Fetcher:
                 part.unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise PackageError(f"cannot write `{record.file_name}` into `{self._cache}`: {error.strerror}") from error
+            raise PackageError(
+                f"cannot write `{record.file_name}` into `{self._cache}`: {error.strerror}", _CACHE_HINT
+            ) from error
         return size
 
     async def _receive(self, record: RepoDataRecord, digest: Digest, stream: BinaryIO) -> int:
@@ -212,7 +215,7 @@ def _copy_local(url: str, writer: _Limited) -> None:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise ValueError(f"`{parts.netloc}` is another machine")
-    with Path(os.fsdecode(unquote(parts.path, errors="surrogateescape"))).open("rb") as stream:
+    with Path(os.fsdecode(unquote_to_bytes(parts.path))).open("rb") as stream:
         while chunk := stream.read(_READ_SIZE):
             writer.write(chunk)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import rattler
 from rattler import RepoDataRecord
 from rattler.exceptions import ParseSubdirError
-from rattler.package_cache import PackageCache, ValidationMode
+from rattler.package_cache import PackageCache
 from rattler.platform import Subdir
 
 from ociforge.conda.conflict import conflicts, warnings
@@ -50,9 +50,9 @@ def install(
 ) -> Installation:
     """Lay out `records` for `subdir` as the environment `prefix` (an absolute path in the image).
 
-    `cache` keeps archives and extracted packages; both are verified before each use, may be shared by concurrent
-    processes and deleted at any time. `staging` is an empty directory of the caller's, to be kept until the entries
-    have been written and then removed. `mtime`: the constant, in seconds; `clamp`: the latest mtime of the other
+    `cache` keeps archives, which are verified before each use, may be shared by concurrent processes and deleted at any
+    time. `staging` is an empty directory of the caller's, to be kept until the entries have been written and then
+    removed. `mtime`: the constant, in seconds; `clamp`: the latest mtime of the other
     files; `retries`: how often a failing request is repeated. The order of `records` does not matter.
 
     Link scripts are not run: a warning names packages that have one. So does one for paths that several packages
@@ -67,7 +67,7 @@ def install(
         archives = await fetched(ordered, cache=cache / "archives", retries=retries, notify=notify)
         links = await collected([hard_links(archive) for archive in archives])
         notify(StageStarted(f"linking {len(archives)} packages"))
-        await _link(archives, root, prefix=prefix, platform=platform, cache=cache / "packages")
+        await _link(archives, root, prefix=prefix, platform=platform, extracted=staging / "packages")
         return tuple(read_back(archive, root, twins) for archive, twins in zip(archives, links, strict=True))
 
     linked = asyncio.run(laid_out())
@@ -80,20 +80,19 @@ def install(
     return Installation(packages=packages, conflicts=clashes, python=_python(ordered))
 
 
-async def _link(archives: Sequence[Archive], root: Path, *, prefix: str, platform: Subdir, cache: Path) -> None:
-    """Have rattler link `archives` into `root`."""
+async def _link(archives: Sequence[Archive], root: Path, *, prefix: str, platform: Subdir, extracted: Path) -> None:
+    """Have rattler unpack `archives` into `extracted` and link them into `root`."""
     records = [
         RepoDataRecord(archive.record, archive.record.file_name, archive.path.absolute().as_uri(), _CHANNEL)
         for archive in archives
     ]
     try:
-        # An extracted package is compared with its digests before it is used, so that damage is noticed; its
-        # directory is named for the archive's path, which holds the archive's digest.
-        packages = PackageCache.new_layered([cache], cache_origin=True, validation_mode=ValidationMode.full())
+        # Unpacked anew each time: rattler believes what a package says about itself in its `info`, where nothing is
+        # verified, so a damaged cache of unpacked packages could change an image unnoticed.
         await rattler.install(
             records,
             root,
-            package_cache=packages,
+            package_cache=PackageCache(extracted),
             installed_packages=[],
             platform=platform,
             execute_link_scripts=False,

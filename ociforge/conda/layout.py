@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from layers.entry import Directory, Entry, File, FileContent, Hardlink, Symlink
 from ociforge.conda.contents import SMALLEST_LINK
+from ociforge.conda.linked import on_disk
 from ociforge.conda.meta import record_entry, record_name
 from ociforge.conda.package import Activation, Package
 from ociforge.errors import PackageError
@@ -83,7 +84,7 @@ class Layout:
         return entries
 
     def _entry(self, linked: Linked, path: PathRecord) -> Entry:
-        place = self.root / path.path
+        place = on_disk(self.root, path.path)
         name = f"{self.prefix}/{path.path}"
         try:
             status = place.lstat()
@@ -150,7 +151,7 @@ class Layout:
 
     def _text(self, linked: Linked, name: str) -> str:
         try:
-            return (self.root / name).read_bytes().decode()
+            return on_disk(self.root, name).read_bytes().decode()
         except (OSError, UnicodeDecodeError) as error:
             raise PackageError(f"`{name}` of `{linked.filename}` cannot be read: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from ociforge.conda.fetch import Archive
 
-__all__ = ["Linked", "read_back"]
+__all__ = ["Linked", "on_disk", "read_back"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +54,14 @@ class _Document(msgspec.Struct, frozen=True):
     paths_data: _Paths
 
 
+def on_disk(root: Path, path: str) -> Path:
+    """Where rattler puts `path` of a package: names are UTF-8, whatever the locale says of the file system."""
+    return root / os.fsdecode(path.encode())
+
+
 def read_back(archive: Archive, root: Path, links: Mapping[str, str]) -> Linked:
     """What became of `archive` in the prefix `root`. Raises PackageError when rattler's record is not there."""
-    path = root / "conda-meta" / record_name(archive.record)
+    path = on_disk(root, f"conda-meta/{record_name(archive.record)}")
     try:
         document = msgspec.json.decode(path.read_bytes(), type=_Document)
     except (OSError, msgspec.MsgspecError) as error:

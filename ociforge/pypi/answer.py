@@ -69,9 +69,15 @@ class _Document(msgspec.Struct, frozen=True):
     packages: tuple[Package, ...] = ()
 
 
-def read_packages(text: str) -> tuple[Package, ...]:
-    """The packages of a `pylock.toml`."""
-    return msgspec.convert(tomllib.loads(text), _Document).packages
+def read_packages(path: Path) -> tuple[Package, ...]:
+    """The packages of the `pylock.toml` at `path`; paths in it start where it lies, and are absolute here."""
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    for package in document.get("packages", ()):
+        places = [package.get(key, {}) for key in ("archive", "directory", "sdist")]
+        for place in (*places, *package.get("wheels", ())):
+            if "path" in place:
+                place["path"] = os.path.normpath(path.parent.resolve() / place["path"])
+    return msgspec.convert(document, _Document).packages
 
 
 def needs_indexes(request: PypiRequest) -> bool:

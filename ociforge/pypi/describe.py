@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -42,6 +42,7 @@ _LARGEST: Final = 64 << 20  # 64 MiB for METADATA or PKG-INFO, as when it is ins
 _STATIC: Final = Version("2.2")  # since this version PKG-INFO says what of it a build may change (PEP 643)
 _ASKED: Final = frozenset({"version", "requires-dist", "requires-python", "provides-extra"})
 _TIMEOUT: Final = (10.0, 60.0)  # seconds: to connect, and between two pieces of an answer
+_READ_SIZE: Final = 1 << 16  # 64 KiB
 _ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
 # `>=3.6.*` is no valid specifier, but old packages have it; installers take it for `>=3.6`.
 _STAR: Final = re.compile(r"((?:>=|<=|<|>)\s*[0-9][0-9.]*?)\.\*")
@@ -130,10 +131,16 @@ class Describer:
         bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path}.metadata"))
         try:
             with requests.get(bare, auth=self._credential(url), stream=True, timeout=_TIMEOUT) as response:
-                content = next(response.iter_content(_LARGEST), b"") if response.status_code == 200 else None
+                if response.status_code != 200:
+                    return None
+                content = bytearray()
+                for chunk in response.iter_content(_READ_SIZE):
+                    content += chunk
+                    if len(content) > _LARGEST:
+                        return None
+                return bytes(content)
         except requests.RequestException:
             return None
-        return content
 
     def _credential(self, url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
         parts = urlsplit(url)
@@ -170,7 +177,9 @@ class Describer:
             return found
         with tempfile.TemporaryDirectory(prefix="ociforge-") as place:
             copy_tree(tree, Path(place, "tree"))
-            return self._ask(name, Path(place, "tree"), f"`{tree}`", Path(place, "wheel"))
+            built = self._ask(name, Path(place, "tree"), f"`{tree}`", Path(place, "wheel"))
+        # As for pixi, what only a build tells may change with the tree: the lock has no version then.
+        return replace(built, version=None)
 
     def _ask(self, name: str, tree: Path, what: str, place: Path) -> Description:
         """Of source code that may be built where it is; `place` is a directory for the wheel, to be made."""

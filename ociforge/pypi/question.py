@@ -7,11 +7,12 @@ import os
 import zipfile
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
 from ociforge.errors import SolveError
+from ociforge.pypi.request import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from ociforge.pypi.request import PypiRequest, Requirement
 
 __all__ = ["as_version", "check_sources", "index_options", "options", "variables", "write_inputs"]
-
-_PROJECT: Final = "ociforge-request"  # nobody's name
 
 
 def check_sources(request: PypiRequest) -> None:
@@ -58,7 +57,7 @@ def _project(request: PypiRequest) -> str:
             sources[requirement.name] = source
     lines = [
         "[project]",
-        f'name = "{_PROJECT}"',
+        f'name = "{PROJECT}"',
         'version = "0"',
         f"dependencies = {_array(requirement.text for requirement in request.requirements)}",
         "[tool.uv.workspace]",  # so that none is looked for above

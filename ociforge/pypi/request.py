@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from ociforge.pypi.machine import Machine
 
-__all__ = ["DEFAULT_INDEX", "Distribution", "GitReference", "PypiRequest", "Requirement"]
+__all__ = ["DEFAULT_INDEX", "PROJECT", "Distribution", "GitReference", "PypiRequest", "Requirement"]
 
 DEFAULT_INDEX: Final = "https://pypi.org/simple"
+PROJECT: Final = "ociforge-request"  # nobody's name: that of the project whose dependencies uv resolves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

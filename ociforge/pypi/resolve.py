@@ -79,20 +79,22 @@ class Resolver:
             if needs_indexes(request):
                 (directory / "requirements.txt").write_text(_pins(packages), encoding="utf-8")
                 arguments.append("--emit-index-annotation")
-                indexes = read_indexes(self._compiled(request, directory, arguments, "requirements.txt"))
+                told = self._compiled(request, directory, arguments, "requirements.txt")
+                indexes = read_indexes(told.read_text(encoding="utf-8"))
         rows = [row(request, package, indexes) for package in packages]
         return sorted(rows, key=lambda made: made.name)
 
-    def _compiled(self, request: PypiRequest, directory: Path, arguments: list[str], output: str) -> str:
-        """Run uv; it keeps to the versions that the file `output` has before."""
+    def _compiled(self, request: PypiRequest, directory: Path, arguments: list[str], output: str) -> Path:
+        """Run uv; it keeps to the versions that the file `output` has before. Returns the path of that file."""
         run_uv(
             [*arguments, f"--format={output}", f"--output-file={output}"],
             directory=directory,
-            environ={**self.environ, **variables(request)},
+            environ=self.environ,
+            variables=variables(request),
             what=f"{request.what}: the PyPI requirements cannot be resolved",
             hint=_hint(request),
         )
-        return (directory / output).read_text(encoding="utf-8")
+        return directory / output
 
     def _build(self, request: PypiRequest, tree: Path, place: Path) -> None:
         """A wheel of a source tree, for its metadata."""
@@ -133,16 +135,15 @@ def _described(describer: Describer, request: PypiRequest, made: Distribution) -
     digest = None if made.sha256 is None else Digest(made.sha256)
     source = locate(Locked(name=made.name, location=_reachable(request, made), sha256=digest), request.root)
     found = describer.describe(made.name, source)
-    if made.version is not None and found.version is not None and Version(made.version) != Version(found.version):
-        raise PackageError(
-            f"`{made.name} {made.version}` at `{redacted(made.location)}` says that it is version {found.version}"
-        )
-    return replace(
-        made,
-        version=found.version if made.version is None else made.version,
-        requires_dist=found.requires_dist,
-        requires_python=found.requires_python,
-    )
+    version = found.version if made.version is None else made.version
+    if version is not None and found.version is not None and Version(version) != Version(found.version):
+        if not request.skip_wheel_filename_check:
+            raise PackageError(
+                f"`{made.name} {made.version}` at `{redacted(made.location)}` says that it is version {found.version}",
+                "`skip-wheel-filename-check` in `pypi-options` lets it pass",
+            )
+        version = found.version
+    return replace(made, version=version, requires_dist=found.requires_dist, requires_python=found.requires_python)
 
 
 def _reachable(request: PypiRequest, made: Distribution) -> str:

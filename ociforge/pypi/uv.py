@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ociforge.errors import SolveError
 from ociforge.pypi.location import redacted
+from ociforge.pypi.request import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,8 +55,16 @@ def find_uv() -> str:
         ) from error
 
 
-def run_uv(arguments: Sequence[str], *, directory: Path, environ: Mapping[str, str], what: str, hint: str) -> str:
-    """What `uv ARGUMENTS` prints, run in `directory`; no configuration file counts, and no variable that chooses.
+def run_uv(
+    arguments: Sequence[str],
+    *,
+    directory: Path,
+    environ: Mapping[str, str],
+    what: str,
+    hint: str,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Run `uv ARGUMENTS` in `directory`; no configuration file counts, and no variable that chooses but `variables`.
 
     `environ` is the environment to start from; `what` begins the message of the SolveError for a run that fails, which
     goes on in uv's words.
@@ -66,7 +75,7 @@ def run_uv(arguments: Sequence[str], *, directory: Path, environ: Mapping[str, s
         done = subprocess.run(
             command,
             cwd=directory,
-            env=_environment(environ),
+            env={**_environment(environ), **(variables or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -77,16 +86,17 @@ def run_uv(arguments: Sequence[str], *, directory: Path, environ: Mapping[str, s
         raise SolveError(f"{what}: uv cannot be run: {error.strerror}") from error
     if done.returncode:
         raise _failure(what, done.stderr, hint)
-    return done.stdout
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if not name.startswith("UV_") or name in _KEPT}
+    kept = {name: value for name, value in environ.items() if not name.startswith("UV_") or name in _KEPT}
+    return {**kept, "COLUMNS": "10000"}  # uv would break its lines at the terminal's width
 
 
 def _failure(what: str, stderr: str, hint: str) -> SolveError:
     """uv's own text: `error: …`, causes, and perhaps a hint of its own, which then goes before ours."""
     text, _, advice = stderr.strip().partition("\nhint: ")
-    text = _URL.sub(lambda match: redacted(match[0]), text.strip().removeprefix("error: "))
+    text = text.strip().removeprefix("error: ").removesuffix(".").replace(f"{PROJECT} depends on", "you require")
+    text = _URL.sub(lambda match: redacted(match[0]), text)
     advice = " ".join(_URL.sub(lambda match: redacted(match[0]), advice).split())
     return SolveError(f"{what}: {text}", f"{advice}; {hint}" if advice else hint)

@@ -31,6 +31,7 @@ class Options:
     user: str | None = None  # numeric: `uid` or `uid:gid`
     read_only: bool = False
     entrypoint: str | None = None
+    mounts: Mapping[str, Path] = field(default_factory=dict)  # in the container -> here; nobody can write there
 
 
 class Container(Protocol):
@@ -188,6 +189,10 @@ def _adapt(config: dict[str, Any], arguments: list[str], options: Options) -> No
         process["user"] = {"uid": int(uid), "gid": int(gid or 0)}
     config["root"]["readonly"] = options.read_only
     config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+    config["mounts"] += [
+        {"destination": place, "type": "bind", "source": str(source), "options": ["rbind", "ro"]}
+        for place, source in options.mounts.items()
+    ]
     linux = config["linux"]
     linux["namespaces"] = [space for space in linux["namespaces"] if space["type"] != "network"]
     linux.pop("resources", None)

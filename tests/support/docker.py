@@ -99,6 +99,7 @@ class _DockerContainer:
 def _flags(options: Options) -> list[str]:
     flags = ["--network=host", *(f"--env={name}={value}" for name, value in options.environment.items())]
     flags += ["--read-only"] if options.read_only else []
+    flags += [f"--volume={source}:{place}:ro" for place, source in options.mounts.items()]
     flags += [] if options.user is None else [f"--user={options.user}"]
     return flags + ([] if options.entrypoint is None else [f"--entrypoint={options.entrypoint}"])
 

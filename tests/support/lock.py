@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from tests.support.channel import Channel
 
 
-__all__ = ["LockedConda", "LockedEnvironment", "LockedPlatform", "LockedPypi", "conda_rows", "lock_text", "write_lock"]
+__all__ = [
+    "Locked",
+    "LockedConda",
+    "LockedEnvironment",
+    "LockedPlatform",
+    "LockedPypi",
+    "conda_rows",
+    "lock_text",
+    "write_lock",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tests.support.channel import Channel, write_channel
 from tests.support.conda import CondaPackage
-from tests.support.lock import LockedConda, LockedEnvironment, write_lock
+from tests.support.lock import Locked, LockedConda, LockedEnvironment, LockedPypi, conda_rows, write_lock
 from tests.support.python import SUBDIR, python_archive
 from tests.support.rattling import solve
 from tests.support.wheels import NUMPY, WEB, wheel_archives
@@ -16,7 +17,9 @@ from tests.support.wheels import NUMPY, WEB, wheel_archives
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ACTIVATED", "lock_workspace", "my_project", "numpy_project", "solved_rows"]
+    from tests.support.pypi import Index
+
+__all__ = ["ACTIVATED", "docker_project", "lock_workspace", "my_project", "numpy_project", "solved_rows"]
 
 _SOURCES = Path(__file__).parent.parent / "workspaces"
 
@@ -43,6 +46,40 @@ def my_project(directory: Path, *, version: Literal[6, 7] = 7) -> Path:
     channel = write_channel(directory / "channel", [python_archive(), *wheel_archives(WEB), ACTIVATED])
     environments = {"default": ["python"], "prod": ["python", "uvicorn", "fastapi", "activated"]}
     lock_workspace(workspace, channel, environments, version=version)
+    return workspace
+
+
+def docker_project(directory: Path, index: Index) -> Path:
+    """A package with an environment to develop in and one to serve, solved together: pixi's second container example.
+
+    The workspace is `directory`/docker_project, its channel, which has python alone, lies beside it. All else comes
+    from `index`. Environment `default` has flask, pytest and the package itself as editable, `prod` flask, gunicorn
+    and the package.
+    """
+    workspace = directory / "docker_project"
+    shutil.copytree(_SOURCES / "docker_project", workspace, ignore=shutil.ignore_patterns("__pycache__"))
+    manifest = workspace / "pyproject.toml"
+    text = manifest.read_text().replace('"conda-forge"', '"../channel"')
+    text = re.sub("^platforms = .*$", f'platforms = ["{SUBDIR}"]', text, flags=re.MULTILINE)
+    manifest.write_text(f'{text}\n[tool.pixi.pypi-options]\nindex-url = "{index.url}"\n')
+    channel = write_channel(directory / "channel", [python_archive()])
+    placed = Channel(path=channel.path, url="../channel/", archives=channel.archives)
+    own = LockedPypi(
+        name="docker-project",
+        version="0.1.0",
+        location="./",
+        requires_dist=("flask>=2", 'gunicorn ; extra == "serve"'),
+        requires_python=">=3.11",
+    )
+
+    def environment(*requirements: str) -> LockedEnvironment:
+        rows: tuple[Locked, ...] = (*conda_rows(placed), own, *index.rows(*requirements))
+        return LockedEnvironment(channels=(placed.url,), indexes=(index.url,), packages={SUBDIR: rows})
+
+    write_lock(
+        workspace / "pixi.lock",
+        {"default": environment("flask>=2", "pytest"), "prod": environment("flask>=2", "gunicorn")},
+    )
     return workspace
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from rattler import PackageRecord, RepoDataRecord
+from rattler import BuildString, PackageRecord, RepoDataRecord
 
 from ociforge.workspace.purls import purls_of, stated_purls
 
@@ -10,7 +10,7 @@ ELSEWHERE = "https://conda.anaconda.org/bioconda/noarch/a-1.0-0.conda"
 
 
 def record(url: str, *depends: str) -> RepoDataRecord:
-    made = PackageRecord("a", "1.0", "0", 0, "noarch", depends=list(depends))
+    made = PackageRecord("a", "1.0", BuildString("0"), 0, "noarch", depends=list(depends))
     return RepoDataRecord(made, url.rpartition("/")[2], url, url.rpartition("/")[0].rpartition("/")[0])
 
 

@@ -1,0 +1,250 @@
+"""The composition through the Python API: a request in, an image that has no name yet out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from layers.compress import Codec
+from ociforge import base
+from ociforge.build import Request, build, ordered_map
+from ociforge.built import built_index
+from ociforge.errors import BaseImageError, BuildError
+from ociforge.events import LayerMade, StageStarted
+from ociforge.oci.image import ImageManifest
+from ociforge.platform import Platform
+from ociforge.publish import publish
+from ociforge.store import Store
+from ociforge.transports import source
+from ociforge.workspace import load
+from ociforge.workspace.lockfile import read, select
+from tests.support.memory import MemoryDestination
+from tests.support.tiny import Tiny, tiny_base, tiny_packages, tiny_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ociforge.built import Built
+    from ociforge.events import Event
+
+AMD64 = Platform(architecture="amd64")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return tiny_workspace(tmp_path_factory.mktemp("tiny") / "workspace")
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"oci:{tiny_base(tmp_path_factory.mktemp('base') / 'layout')}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def request_for(tiny: Tiny, store: Store, layout: str | None, codec: str = "none", **overrides: object) -> Request:
+    """What the command line makes of a workspace; without `layout` the base is scratch."""
+    workspace = load(tiny.root)
+    settings = workspace.settings.image(None, overrides)
+    environment = workspace.environment(settings.environment, "linux-64")
+    below = base.scratch(AMD64) if layout is None else base.load(source(layout), platform=AMD64, store=store)
+    return Request(
+        workspace=workspace,
+        settings=settings,
+        environment=environment,
+        selection=select(read(workspace.lock_path), settings.environment, environment.platform),
+        platform=AMD64,
+        base=below,
+        codec=Codec.parse(codec),
+    )
+
+
+def titles(built: Built) -> list[str]:
+    return [layer.title for layer in built.layers]
+
+
+class TestBuild:
+    def test_workers_change_nothing(self, tiny: Tiny, layout: str, tmp_path: Path) -> None:
+        made = []
+        for workers in (1, 3):
+            store = Store(tmp_path / f"store{workers}")
+            made.append(build(request_for(tiny, store, layout, "gzip"), store=store, workers=workers))
+        assert made[0].descriptor == made[1].descriptor
+        assert made[0].layers == made[1].layers
+        assert made[0].documents == made[1].documents
+
+    def test_order_of_layers(self, tiny: Tiny, layout: str, store: Store) -> None:
+        """What changes most comes last; packages by name."""
+        built = build(request_for(tiny, store, layout), store=store)
+        packages = ["hook 1.0", "liba 1.0", "pure 1.0", "python 3.11.9", "tool 2.1", "words 1.0"]
+        assert titles(built) == ["environment", *packages, "application"]
+        assert [layer.key is None for layer in built.layers] == [True, *[False] * 6, True]
+        assert len({layer.key for layer in built.layers}) == 7
+        manifest = ImageManifest.parse(built.documents[built.descriptor.digest])
+        assert [layer.digest for layer in manifest.layers[2:]] == [layer.layer.digest for layer in built.layers]
+
+    def test_it_names_nothing_and_publishing_does(self, tiny: Tiny, layout: str, store: Store) -> None:
+        built = build(request_for(tiny, store, layout), store=store)
+        destination = MemoryDestination()
+        published = publish(built, destination)
+        assert published.descriptor == built.root()
+        assert list(destination.tags.values()) == [built.descriptor]
+        assert destination.contents.keys() == built.documents.keys() | built.blobs.keys()
+
+    def test_known_layers_are_not_made_again(self, tiny: Tiny, layout: str, store: Store) -> None:
+        request = request_for(tiny, store, layout)
+        first, second = (build(request, store=store) for _ in range(2))
+        assert first.descriptor == second.descriptor
+        assert not any(layer.reused for layer in first.layers)
+        assert [layer.title for layer in second.layers if not layer.reused] == ["environment", "application"]
+
+    def test_events(self, tiny: Tiny, layout: str, store: Store) -> None:
+        events: list[Event] = []
+        built = build(request_for(tiny, store, layout), store=store, notify=events.append)
+        assert [event.what for event in events if isinstance(event, StageStarted)] == [
+            "linking 6 packages",
+            "packing 8 layers",
+        ]
+        assert [event for event in events if isinstance(event, LayerMade)] == [
+            LayerMade(layer.title, layer.layer.digest, layer.layer.size, False) for layer in built.layers
+        ]
+
+    def test_nothing_temporary_is_left(self, tiny: Tiny, layout: str, store: Store) -> None:
+        build(request_for(tiny, store, layout), store=store, workers=2)
+        assert list((store.root / "ingest").iterdir()) == []
+
+    def test_layers_share_a_budget(self, tmp_path: Path, store: Store, layout: str) -> None:
+        small = tiny_workspace(tmp_path / "ws", settings="layers = 2\n")
+        built = build(request_for(small, store, layout), store=store)
+        assert len(built.layers) == 2 + 2
+        assert sorted(name.split()[0] for layer in built.layers for name in layer.packages) == [
+            "hook",
+            "liba",
+            "pure",
+            "python",
+            "tool",
+            "words",
+        ]
+
+    def test_the_time_is_an_input(self, tiny: Tiny, layout: str, store: Store) -> None:
+        plain = request_for(tiny, store, layout)
+        made = [build(replace(plain, epoch=epoch), store=store) for epoch in (None, 0, 1)]
+        assert len({built.descriptor.digest for built in made}) == 3
+        assert [layer.key for layer in made[0].layers] == [layer.key for layer in made[1].layers]
+        assert {layer.key for layer in made[2].layers} & {layer.key for layer in made[0].layers} == {None}
+
+    def test_files_that_are_no_input(self, tmp_path: Path, layout: str, store: Store) -> None:
+        small = tiny_workspace(tmp_path / "ws")
+        expected = build(request_for(small, store, layout), store=store).descriptor
+        (small.root / "out").mkdir()
+        (small.root / "out/a.tar").write_bytes(b"an image")
+        request = request_for(small, store, layout)
+        assert build(request, store=store).descriptor != expected
+        assert build(replace(request, leave_out=(small.root / "out",)), store=store).descriptor == expected
+
+    def test_two_platforms(self, tmp_path: Path, store: Store) -> None:
+        both = [*tiny_packages()[:2], *tiny_packages("linux-aarch64")[:2]]
+        small = tiny_workspace(tmp_path / "ws", packages=both, platforms=("linux-64", "linux-aarch64"))
+        workspace = load(small.root)
+        images = []
+        for subdir in ("linux-aarch64", "linux-64"):
+            platform = Platform.from_subdir(subdir)
+            environment = workspace.environment("default", subdir)
+            request = replace(
+                request_for(small, store, None),
+                environment=environment,
+                selection=select(read(workspace.lock_path), "default", environment.platform),
+                platform=platform,
+                base=base.scratch(platform),
+            )
+            images.append(build(request, store=store))
+        forward, backward = built_index(images, {}), built_index(images[::-1], {})
+        assert forward.descriptor == backward.descriptor
+        destination = MemoryDestination()
+        publish(forward, destination)
+        assert destination.contents.keys() == forward.documents.keys() | forward.blobs.keys()
+
+    def test_a_prefix_that_the_base_has(self, tiny: Tiny, layout: str, store: Store) -> None:
+        """Noticed before any package is fetched."""
+        with pytest.raises(BaseImageError, match="prefix `/usr/lib`: the base image has a directory there"):
+            build(request_for(tiny, store, layout, prefix="/usr/lib"), store=store)
+        assert not (store.root / "archives").exists()
+
+    def test_no_shell(self, tiny: Tiny, store: Store) -> None:
+        with pytest.raises(BuildError, match="neither the base image nor the environment has a shell"):
+            build(request_for(tiny, store, None), store=store)
+        assert list((store.root / "ingest").iterdir()) == []
+
+
+class TestOrderedMap:
+    @pytest.mark.parametrize("workers", [1, 2, 5])
+    def test_order(self, workers: int) -> None:
+        def work(number: int) -> int:
+            time.sleep(0.002 * (number % 3))
+            return number
+
+        with ordered_map(workers) as over:
+            assert list(over(work, range(20))) == list(range(20))
+
+    def test_bounded(self) -> None:
+        """No more is taken from the input than is under way, however slow the consumer is."""
+        taken: list[int] = []
+
+        def numbers() -> Iterator[int]:
+            for number in range(100):
+                taken.append(number)
+                yield number
+
+        with ordered_map(2, ahead=3) as over:
+            results = over(str, numbers())
+            assert taken == []
+            assert next(iter(results)) == "0"
+            assert len(taken) <= 1 + 3
+
+    def test_first_failure_in_order(self) -> None:
+        def fail(number: int) -> int:
+            if number >= 3:
+                raise ValueError(number)
+            return number
+
+        with pytest.raises(ValueError, match="3"), ordered_map(4) as over:
+            list(over(fail, range(10)))
+
+    def test_what_has_not_begun_is_dropped(self) -> None:
+        begun: list[int] = []
+
+        def work(number: int) -> int:
+            begun.append(number)
+            if number == 0:
+                raise ValueError("first")
+            time.sleep(0.02)
+            return number
+
+        with pytest.raises(ValueError, match="first"), ordered_map(2, ahead=50) as over:
+            list(over(work, range(50)))
+        assert len(begun) < 50
+
+    def test_two_calls_side_by_side(self) -> None:
+        with ordered_map(3) as outer, ordered_map(3, ahead=1) as inner:
+            assert list(outer(lambda number: sum(inner(int, str(number))), range(100, 120))) == [
+                sum(map(int, str(number))) for number in range(100, 120)
+            ]
+
+    def test_an_interrupt_does_not_wait_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ociforge.build._GRACE", 0.05)
+        gate = threading.Event()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt), ordered_map(2) as over:
+            results = iter(over(lambda number: number or gate.wait(20), [1, 0, 0]))
+            next(results)
+            raise KeyboardInterrupt
+        assert time.monotonic() - start < 5
+        gate.set()
