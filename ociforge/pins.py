@@ -7,19 +7,18 @@ leads to, or of the file of a `rootfs:` base. The text is canonical JSON, one li
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from layers.digest import Digest
 from layers.errors import DigestError
 from ociforge.errors import BuildError, LockError
 from ociforge.platform import Platform
+from ociforge.replacing import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from typing import Self
 
 __all__ = ["FILE_NAME", "Pins", "Use"]
@@ -90,16 +89,8 @@ class Pins:
     def write(self, path: Path) -> None:
         """Write the text in one step: whoever reads the file meanwhile sees the old one or the new one."""
         try:
-            number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-            part = Path(name)
-            try:
-                with os.fdopen(number, "wb") as stream:
-                    stream.write(self.to_bytes())
-                    os.fchmod(stream.fileno(), 0o644)
-                part.replace(path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
+            with replacing(path) as stream:
+                stream.write(self.to_bytes())
         except OSError as error:
             raise LockError(f"cannot write `{path}`: {error.strerror or error}") from error
 

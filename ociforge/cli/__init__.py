@@ -52,6 +52,8 @@ def cli() -> None:
     \b
     ociforge demo                                  make a small image here and now
     ociforge build -e prod --push HOST/TEAM/APP:1  build the workspace and push it
+    ociforge lock                                  solve the environments and pin the base images
+    ociforge check                                 does pixi.lock fit the manifest?
     ociforge push oci:app docker://HOST/TEAM/APP:1 copy an image between two places
 
     Exit codes: 0 done, 1 something you can put right, 2 wrong usage, 70 a bug in ociforge, 130 interrupted.

@@ -1,17 +1,26 @@
-"""What the names of base images stand for now, for the verbs that pin them."""
+"""Base images by the names that settings give them: what they stand for, what they are pinned to, and reading them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ociforge.errors import BaseImageError, ImageError, ReferenceFormatError
+from ociforge.events import StageStarted, Warned
+from ociforge.pins import Pins, Use
+from ociforge.transports import RegistryLocation, parse
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from layers.compress import Codec, OrderedMap
     from layers.digest import Digest
+    from ociforge.base import Base
     from ociforge.cli.places import Places
     from ociforge.oci.descriptor import Descriptor
     from ociforge.platform import Platform
+    from ociforge.store import Store
+    from ociforge.transports import Location
     from ociforge.transports.base import Source
 
 __all__ = ["Bases", "is_local"]
@@ -24,10 +33,16 @@ def is_local(base: str) -> bool:
 
 @dataclass
 class Bases:
-    """Looks base images up, each once; relative paths start at `root`."""
+    """Looks base images up, each once; relative paths start at `root`.
+
+    `strict` is what to make of `pins`: True refuses a base that has none or another one, None warns of that for images
+    in registries, False keeps silent. A pin is built on in any case.
+    """
 
     root: Path
     places: Places
+    pins: Pins = field(default_factory=Pins)
+    strict: bool | None = None
     _sources: dict[str, Source] = field(default_factory=dict)
     _digests: dict[tuple[str, Platform], Digest] = field(default_factory=dict)
 
@@ -41,6 +56,48 @@ class Bases:
             self._digests[key] = self._look(base, platform)
         return self._digests[key]
 
+    def open(self, base: str, platform: Platform, *, store: Store, codec: Codec, map_: OrderedMap = map) -> Base:
+        """The base image to build on. Raises LockError for a pin that is missing or stale, if `strict`."""
+        from ociforge import base as images
+
+        if base == "scratch":
+            return images.scratch(platform)
+        self.places.notify(StageStarted(f"reading the base image {base}"))
+        if base.startswith("rootfs:"):
+            self._judge(base, platform, None if self.strict is None else self.digest(base, platform))
+            path = self.root / base.removeprefix("rootfs:")
+            return images.rootfs(path, platform=platform, store=store, codec=codec, map_=map_)
+        location = self._location(base)
+        name = None
+        if isinstance(location, RegistryLocation):
+            name = str(location.reference)
+            pinned = self.pins.find(Use.of(base, platform))
+            if pinned is not None and location.reference.digest is None:
+                location = replace(location, reference=replace(location.reference, digest=pinned))
+        source = self.places.source(location)
+        found = images.load(source, platform=platform, store=store, name=name, notify=self.places.notify, map_=map_)
+        self._judge(base, platform, found.digest)
+        return found
+
+    def _judge(self, base: str, platform: Platform, digest: Digest | None) -> None:
+        use = Use.of(base, platform)
+        if self.strict is False or "@sha256:" in base:  # which is a pin of its own
+            return
+        if self.strict:
+            self.pins.require(use, digest)
+        elif not is_local(base) and (complaint := self.pins.complaint(use, digest)) is not None:
+            self.places.notify(Warned(complaint, "run `ociforge lock`, so that the image does not change with the tag"))
+
+    def _location(self, base: str) -> Location:
+        try:
+            location = parse(base)
+        except ReferenceFormatError as error:
+            hints = [error.hint, "a base image can also be `rootfs:FILE` (a root file system as a tar) or `scratch`"]
+            raise ReferenceFormatError(f"base image: {error.message}", "; ".join(filter(None, hints))) from error
+        if isinstance(location, RegistryLocation):
+            return location
+        return replace(location, path=self.root / location.path)
+
     def _look(self, base: str, platform: Platform) -> Digest:
         if base.startswith("rootfs:"):
             from ociforge.base.rootfs_file import RootfsFile
@@ -53,17 +110,11 @@ class Bases:
 
     def _source(self, base: str) -> Source:
         if base not in self._sources:
-            from ociforge import transports
-
-            location = transports.parse(base)
-            if not isinstance(location, transports.RegistryLocation):
-                location = replace(location, path=self.root / location.path)
-            self._sources[base] = self.places.source(location)
+            self._sources[base] = self.places.source(self._location(base))
         return self._sources[base]
 
 
 def _check_platform(base: str, source: Source, root: Descriptor, platform: Platform) -> None:
-    from ociforge.errors import BaseImageError, ImageError
     from ociforge.oci.blob import read_document
     from ociforge.oci.config import ImageConfig
     from ociforge.oci.image import ImageManifest

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from layers.compress import Codec, OrderedMap
-    from ociforge.base import Base
-    from ociforge.cli.places import Places
     from ociforge.platform import Platform
     from ociforge.store import Store
     from ociforge.transports import Location
@@ -42,8 +40,9 @@ __all__ = ["command"]
 @click.option(
     "--locked/--frozen",
     "locked",
-    default=True,
-    help="Refuse a lock that does not fit the manifest, or use it unchecked.  [default: locked]",
+    default=None,
+    help="Refuse locks that are missing or do not fit, pins of base images too; or use what there is, unchecked."
+    "  [default: refuse a lock that does not fit, solve where there is none, warn of missing pins]",
 )
 @click.option(
     "-o",
@@ -76,7 +75,7 @@ def command(
     image: str | None,
     platforms: tuple[str, ...],
     base: str | None,
-    locked: bool,
+    locked: bool | None,
     outputs: tuple[str, ...],
     pushes: tuple[str, ...],
     tags: tuple[str, ...],
@@ -103,12 +102,15 @@ def command(
     console = Console.of(quiet=quiet, verbose=verbose)
     from ociforge.build import Request, build, ordered_map
     from ociforge.built import built_index
+    from ociforge.cli.bases import Bases
     from ociforge.cli.places import Places
     from ociforge.cli.report import built_json, layers_line, published_json, send
     from ociforge.events import Warned
     from ociforge.oci.reference import Reference
+    from ociforge.pins import FILE_NAME, Pins
     from ociforge.platform import Platform
     from ociforge.transports import RegistryLocation, parse
+    from ociforge.transports.files import check_parent
     from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import load
 
@@ -125,15 +127,19 @@ def command(
         raise options.OptionError("--clamp-mtime: SOURCE_DATE_EPOCH is not set", "set it to the latest time to allow")
     places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
     destinations = [places.destination(target, names) for target in targets]
+    for target in targets:
+        if not isinstance(target, RegistryLocation):
+            check_parent(target.path.absolute(), f"writing `{target}`")
     found = load(workspace)
     for warning in found.manifest.warnings:
         console.notify(Warned(warning))
     settings = _settings(found, image, {"environment": environment, "base": base, "compression": compression})
     # Of what the settings name, relative paths start at the workspace; of options at the working directory.
-    start = found.root if base is None else Path()
-    lock = _lock(found, locked=locked)
-    codec = _codec(settings.compression)
+    bases = Bases(found.root if base is None else Path(), places, Pins.read(found.root / FILE_NAME), strict=locked)
+    codec = _codec(settings.compression, console)
     store = options.open_store()
+    with ordered_map(workers) as map_:
+        lock = _lock(found, locked, console, map_)
     chosen = wanted or [_default_platform(lock, settings.environment)]
     selections = {platform: _select(found, lock, settings.environment, platform) for platform in chosen}
     images = []
@@ -142,7 +148,7 @@ def command(
             if len(chosen) > 1:
                 console.say(f"{platform}:")
             pixi_environment, selection = selections[platform]
-            below = _base(settings.base, start, platform, codec, store, places, map_)
+            below = bases.open(settings.base, platform, store=store, codec=codec, map_=map_)
             request = Request(
                 workspace=found,
                 settings=settings,
@@ -191,23 +197,33 @@ def _settings(workspace: Workspace, image: str | None, overrides: Mapping[str, o
     return workspace.settings.image(image, overrides)
 
 
-def _lock(workspace: Workspace, *, locked: bool) -> Lock:
+def _lock(workspace: Workspace, locked: bool | None, console: Console, map_: OrderedMap) -> Lock:
+    """The workspace's lock, which fits unless `locked` is False; it is made where there is none, unless it is given."""
     from ociforge.cli.fit import examine, refusal
+    from ociforge.cli.lock import solve_packages, write_packages
     from ociforge.workspace.lockfile import read
 
+    if locked is None and not workspace.lock_path.exists():
+        console.say(f"there is no `{workspace.lock_path.name}` yet: solving")
+        result = solve_packages(workspace, console, map_)
+        if result is not None:
+            write_packages(workspace, result, console)
     lock = read(workspace.lock_path)
-    if locked:
+    if locked is not False:
         error = refusal(examine(workspace, lock), lock.path.name, frozen="pass `--frozen` to build what is locked")
         if error is not None:
             raise error
     return lock
 
 
-def _codec(text: str) -> Codec:
+def _codec(text: str, console: Console) -> Codec:
     from layers.compress import Codec, self_test
+    from ociforge.events import Warned
 
     codec = Codec.parse(text)
-    self_test(codec)
+    if not self_test(codec):
+        message = f"this version of the compressor ({codec.identity}) has no record of its bytes"
+        console.notify(Warned(message, "digests may differ from those that other versions give"))
     return codec
 
 
@@ -217,43 +233,6 @@ def _default_platform(lock: Lock, environment: str) -> Platform:
 
     subdirs = {row.subdir for row in lock.environment(environment).platforms if row.subdir.startswith("linux-")}
     return Platform.from_subdir(subdirs.pop() if len(subdirs) == 1 else "linux-64")
-
-
-def _base(
-    text: str,
-    root: Path,
-    platform: Platform,
-    codec: Codec,
-    store: Store,
-    places: Places,
-    map_: OrderedMap,
-) -> Base:
-    """The base image that `text` names; relative paths start at `root`."""
-    from ociforge import base, transports
-    from ociforge.errors import ReferenceFormatError
-    from ociforge.events import StageStarted
-
-    if text == "scratch":
-        return base.scratch(platform)
-    places.notify(StageStarted(f"reading the base image {text}"))
-    if text.startswith("rootfs:"):
-        path = root / text.removeprefix("rootfs:")
-        return base.rootfs(path, platform=platform, store=store, codec=codec, map_=map_)
-    try:
-        location = transports.parse(text)
-    except ReferenceFormatError as error:
-        also = "a base image can also be `rootfs:FILE` (a root file system as a tar) or `scratch`"
-        raise ReferenceFormatError(
-            f"base image: {error.message}", f"{error.hint or ''}; {also}".lstrip("; ")
-        ) from error
-    if isinstance(location, transports.RegistryLocation):
-        name: str | None = str(location.reference)
-    else:
-        from dataclasses import replace
-
-        location, name = replace(location, path=root / location.path), None
-    source = places.source(location)
-    return base.load(source, platform=platform, store=store, name=name, notify=places.notify, map_=map_)
 
 
 def _own_files(places: Sequence[Location], store: Store) -> tuple[Path, ...]:

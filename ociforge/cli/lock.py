@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ociforge.workspace import Workspace
     from ociforge.workspace.lockfile import Lock
 
-__all__ = ["command", "solve_packages"]
+__all__ = ["command", "solve_packages", "write_packages"]
 
 _PARTS = ("packages", "bases")
 
@@ -66,7 +66,6 @@ def command(
     from ociforge.pins import FILE_NAME, Pins
     from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import load
-    from ociforge.workspace.lockwriter import write_lock
 
     found = load(workspace)
     for warning in found.manifest.warnings:
@@ -80,8 +79,7 @@ def command(
     after = _pins(found, before, Bases(found.root, places), console, upgrade=upgrade) if only != "packages" else before
     if only != "bases":
         if result is not None:
-            write_lock(found.lock_path, result.text)
-            _tell(result, console)
+            write_packages(found, result, console)
         lines.append(_line(found.lock_path.name, changed=result is not None))
         document["lock"] = _lock_json(found.lock_path.name, result)
     if only != "packages":
@@ -129,6 +127,14 @@ def solve_packages(
     result = lock(request, notify=console.notify)
     unchanged = workspace.lock_path.is_file() and workspace.lock_path.read_bytes() == result.text.encode()
     return None if unchanged else result
+
+
+def write_packages(workspace: Workspace, result: LockResult, console: Console) -> None:
+    """Write `pixi.lock` and say what is in it."""
+    from ociforge.workspace.lockwriter import write_lock
+
+    write_lock(workspace.lock_path, result.text)
+    _tell(result, console)
 
 
 def _previous(workspace: Workspace, *, upgrade: bool) -> Lock | None:

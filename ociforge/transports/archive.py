@@ -19,7 +19,8 @@ from ociforge.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_SI
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.index import ImageIndex, resolve
 from ociforge.oci.reference import Reference
-from ociforge.transports.files import check_parent, replacing, sync_directory, translated
+from ociforge.replacing import replacing
+from ociforge.transports.files import check_parent, sync_directory, translated
 from ociforge.transports.layout import LAYOUT, check_layout, described, warn_of_docker_types
 from ociforge.transports.location import ArchiveLocation
 from ociforge.transports.naming import Name, entries_of, labelled, matching, merge, names_of, select

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ociforge.errors import TransportError
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["check_parent", "open_regular", "replacing", "sync_directory", "translated"]
+__all__ = ["check_parent", "open_regular", "sync_directory", "translated"]
 
 _HINTS = {
     errno.EACCES: "check the permissions",
@@ -28,27 +27,6 @@ _HINTS = {
     errno.EPERM: "check the permissions",
     errno.EROFS: "name another place",
 }
-
-
-@contextmanager
-def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` once the block ends well, synced first; else it vanishes.
-
-    Meanwhile it has a random name with a leading dot in `scratch` (by default beside `path`), which must be on the same
-    file system. Permissions follow the umask. Readers see the old file or the new one.
-    """
-    temporary = (scratch or path.parent) / f".ociforge-{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:  # an interrupt too leaves nothing
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def sync_directory(path: Path) -> None:

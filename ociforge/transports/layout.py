@@ -25,7 +25,8 @@ from ociforge.oci.descriptor import (
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.reference import Reference
 from ociforge.platform import Platform
-from ociforge.transports.files import check_parent, open_regular, replacing, sync_directory, translated
+from ociforge.replacing import replacing
+from ociforge.transports.files import check_parent, open_regular, sync_directory, translated
 from ociforge.transports.location import LayoutLocation
 from ociforge.transports.naming import Name, entries_of, labelled, matching, merge, names_of, select
 from ociforge.transports.watched import told_exists, watched

@@ -6,7 +6,6 @@ text: nothing of this machine is in it but the paths that the manifest itself ha
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from ociforge.errors import LockError
+from ociforge.replacing import replacing
 from ociforge.workspace.pypi_options import DEFAULT_INDEX
 
 if TYPE_CHECKING:
@@ -97,16 +97,8 @@ def lock_text(environments: Iterable[SolvedEnvironment], *, places: Mapping[str,
 def write_lock(path: Path, text: str) -> None:
     """Write the lock in one step: whoever reads it meanwhile sees the old one or the new one."""
     try:
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        part = Path(name)
-        try:
-            with os.fdopen(number, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-                os.fchmod(stream.fileno(), 0o644)
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with replacing(path) as stream:
+            stream.write(text.encode())
     except OSError as error:
         raise LockError(f"cannot write `{path}`: {error.strerror or error}") from error
 

@@ -138,9 +138,23 @@ class TestWorkspace:
 
 
 class TestLock:
+    def test_missing_it_is_made(self, forge: Forge, tiny: Tiny, base: str) -> None:
+        tiny.lock.unlink()
+        done = forge("build", tiny.root, "--base", base)
+        assert done.code == 0 and tiny.lock.is_file(), done
+        assert forge("build", tiny.root, "--base", base).out == done.out
+
+    def test_a_base_image_must_be_pinned(self, refuse: Refuse, forge: Forge, tiny: Tiny, base: str) -> None:
+        message, hint = refuse("--locked")
+        assert message.endswith("for `linux/amd64` is not pinned in `ociforge.lock`") and hint == "run `ociforge lock`"
+
     def test_missing(self, refuse: Refuse, tiny: Tiny) -> None:
         tiny.lock.unlink()
-        assert refuse() == ("there is no `pixi.lock` beside the manifest: `~/workspace/pixi.lock`", "run `pixi lock`")
+        for option in ("--locked", "--frozen"):
+            assert refuse(option) == (
+                "there is no `pixi.lock` beside the manifest: `~/workspace/pixi.lock`",
+                "run `pixi lock`",
+            )
 
     @pytest.mark.parametrize(
         ("text", "why"),

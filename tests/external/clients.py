@@ -5,35 +5,54 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
+import urllib.request
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.tools import missing, need
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Built", "Forge", "Image", "Podman", "as_root", "call", "running_podman", "skopeo", "umoci"]
+    from tests.support.containers import Container
+
+__all__ = [
+    "Built",
+    "Forge",
+    "Image",
+    "Podman",
+    "as_root",
+    "ask",
+    "call",
+    "free_port",
+    "running_podman",
+    "skopeo",
+    "umoci",
+]
 
 Finished = subprocess.CompletedProcess[str]
 
 _ROOT = Path(__file__).parents[2]
+_PATIENCE = 30  # seconds until a container must answer
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def call(*command: str | Path, home: Path, check: bool = True, **variables: str) -> Finished:
+def call(*command: str | Path, home: Path, check: bool = True, umask: int = -1, **variables: str) -> Finished:
     """Run a program that sees nothing of this process's environment; its output is text."""
     environment = {"PATH": _PATH, "HOME": str(home), "LC_ALL": "C.UTF-8", **variables}
     done = subprocess.run(
         [str(part) for part in command],
         env=environment,
         cwd=home,
+        umask=umask,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -50,16 +69,40 @@ def as_root() -> None:
         missing("unpacking and running images needs root")
 
 
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def ask(port: int, container: Container, until: Callable[[bytes], bool] = lambda _: True) -> bytes:
+    """What the application says at `/`, as soon as it says something that `until` holds for."""
+    deadline, said = time.monotonic() + _PATIENCE, b"nothing"
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=_PATIENCE) as response:
+                said = bytes(response.read())
+                if until(said):
+                    return said
+        except OSError:  # it does not listen yet, or starts again
+            pass
+        assert time.monotonic() < deadline, f"{said!r}\n{container.logs()}"
+        time.sleep(0.05)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forge:
-    """`ociforge` with a home and a cache of its own below `home`."""
+    """`ociforge` with a home and a cache of its own below `home`; `variables` are more of its environment."""
 
     home: Path
+    umask: int = -1  # that of the tests
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str | Path) -> Any:
         """Run `ociforge ARGUMENTS… --json`; returns what it printed."""
         command = (sys.executable, "-m", "ociforge", *arguments, "--json")
-        done = call(*command, home=self.home, PYTHONPATH=str(_ROOT), OCIFORGE_CACHE=str(self.home / "cache"))
+        variables = {"PYTHONPATH": str(_ROOT), "OCIFORGE_CACHE": str(self.home / "cache"), **self.variables}
+        done = call(*command, home=self.home, check=True, umask=self.umask, **variables)
         return json.loads(done.stdout)
 
 
@@ -95,6 +138,11 @@ class Image:
         """The files of the layers, lowest first."""
         return [_blob(self.layout, layer["digest"]) for layer in self.manifest["layers"]]
 
+    def files(self, layer: int) -> dict[str, tuple[int, int, bytes]]:
+        """The files of a layer, which must be plain or gzip: path -> mode, time and content."""
+        with tarfile.open(self.layers()[layer]) as tar:
+            return {m.name: (m.mode, int(m.mtime), _content(tar, m)) for m in tar if m.isfile()}
+
     def paths(self, below: int = 1) -> set[str]:
         """The paths of all layers but those `below`, which are the base's; layers must be plain or gzip."""
         found: set[str] = set()
@@ -102,6 +150,12 @@ class Image:
             with tarfile.open(layer) as tar:
                 found.update(tar.getnames())
         return found
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return stream.read()
 
 
 def _blob(layout: Path, digest: str) -> Path:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import sys
 import time
-import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
 
 import pytest
 
+from tests.external.clients import ask, free_port
 from tests.support.containers import Options
 
 if TYPE_CHECKING:
@@ -60,31 +58,13 @@ def parsed(text: str) -> dict[str, str]:
     return {name: value for name, value in pairs.items() if name not in _NOT_OURS}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def answer(port: int, container: Container) -> dict[str, Any]:
-    """What the application says, once it does."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as response:
-                found: dict[str, Any] = json.load(response)
-                return found
-        except URLError:
-            assert time.monotonic() < deadline, container.logs()
-            time.sleep(0.05)
-
-
 @contextmanager
 def serving(loaded: Loaded, options: Options) -> Iterator[tuple[Container, dict[str, Any]]]:
     """The application on a port of its own, and its first answer."""
     port = free_port()
     command = ("uvicorn", "my_project:app", "--host", "127.0.0.1", "--port", str(port))
     with loaded.runtime.start(loaded.image, *command, options=options) as container:
-        yield container, answer(port, container)
+        yield container, json.loads(ask(port, container))
 
 
 def test_the_application_answers(loaded: Loaded) -> None:
