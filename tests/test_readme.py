@@ -35,7 +35,7 @@ def test_documented_defaults_are_the_defaults() -> None:
 
 def test_every_option_that_the_readme_uses_exists() -> None:
     context = click.Context(cli)
-    known = {"--app", "--debug", "--editable", "--host", "--port", "--quiet"}  # other programs
+    known = {"--app", "--bind", "--debug", "--editable", "--host", "--port", "--quiet"}  # other programs
     for verb in cli.list_commands(context):
         command = cli.get_command(context, verb)
         assert command is not None
