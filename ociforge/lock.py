@@ -20,9 +20,9 @@ from ociforge.questions import conda_request, locked_row, pypi_request, static_d
 from ociforge.workspace.environment import environment_platforms
 from ociforge.workspace.lockfile import read, select
 from ociforge.workspace.lockwriter import CondaRow, Contents, SolvedEnvironment, lock_text, write_lock
-from ociforge.workspace.matching import record_of
 from ociforge.workspace.purls import purls_of, stated_purls
 from ociforge.workspace.satisfy import check
+from ociforge.workspace.satisfy.matching import record_of
 from ociforge.workspace.subset import Draft
 from ociforge.workspace.units import Moments, places, refuse_sources, units
 

@@ -9,8 +9,8 @@ from ociforge.errors import SolveError
 from ociforge.pypi.describe import Description
 from ociforge.pypi.machine import Machine
 from ociforge.pypi.request import GitReference, PypiRequest, Requirement
-from ociforge.workspace.local_metadata import read_metadata
 from ociforge.workspace.lockfile import PypiRow
+from ociforge.workspace.satisfy.local_metadata import read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

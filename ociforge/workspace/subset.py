@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ociforge.workspace.check_context import Context
-from ociforge.workspace.markers import Markers, marker_environment
-from ociforge.workspace.matching import LockedConda, record_of
-from ociforge.workspace.pypi_walk import PypiWalk
-from ociforge.workspace.walk import CondaWalk
+from ociforge.workspace.satisfy.conda_walk import CondaWalk
+from ociforge.workspace.satisfy.context import Context
+from ociforge.workspace.satisfy.markers import Markers, marker_environment
+from ociforge.workspace.satisfy.matching import LockedConda, record_of
+from ociforge.workspace.satisfy.pypi_walk import PypiWalk
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from ociforge.errors import SolveError, WorkspaceError
 from ociforge.workspace.cutoff import parse_cutoff
 from ociforge.workspace.environment import channel_url, environment_platforms, resolve
-from ociforge.workspace.matching import spec_text
+from ociforge.workspace.satisfy.matching import spec_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -8,8 +8,8 @@ import sys
 import pytest
 from packaging.markers import default_environment
 
-from ociforge.workspace.marker_equivalence import equivalent
-from ociforge.workspace.markers import Markers, marker_environment
+from ociforge.workspace.satisfy.marker_equivalence import equivalent
+from ociforge.workspace.satisfy.markers import Markers, marker_environment
 
 HOSTS = {("linux", "x86_64"): "linux-64", ("linux", "aarch64"): "linux-aarch64"}
 LINUX = Markers(marker_environment("linux-64", "3.12.4"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ociforge.workspace.pypi_match import python_fits
-from ociforge.workspace.pypi_places import GitPlace, LocalPlace, UrlPlace, locked_place, public, wanted_place
+from ociforge.workspace.satisfy.pypi_match import python_fits
+from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, UrlPlace, locked_place, public, wanted_place
 from ociforge.workspace.specs import PypiSpec
 
 ROOT = Path("/work")

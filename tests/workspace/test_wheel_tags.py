@@ -10,7 +10,7 @@ import pytest
 from packaging.tags import parse_tag, sys_tags
 
 from ociforge.workspace.platforms import VirtualPackage, WorkspacePlatform, merge_virtual_packages
-from ociforge.workspace.wheel_tags import fits, is_free_threaded, supported_tags
+from ociforge.workspace.satisfy.wheel_tags import fits, is_free_threaded, supported_tags
 
 HOSTS = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 

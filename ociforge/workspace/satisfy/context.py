@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ociforge.workspace.local_metadata import Metadata, read_metadata
-from ociforge.workspace.provided import Purls
-from ociforge.workspace.verdict import Report
+from ociforge.workspace.satisfy.local_metadata import Metadata, read_metadata
+from ociforge.workspace.satisfy.provided import Purls
+from ociforge.workspace.satisfy.verdict import Report
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -3,22 +3,21 @@
 It follows the order of pixi 0.77 (crates/pixi_core/src/lock_file/satisfiability), but goes on after the first
 mismatch. What cannot be decided here is reported by name and never taken for a yes.
 
-    satisfy             every environment of the workspace
-    environment_check   what an environment must agree on as a whole
-    platform_check      its rows on one platform: walk over conda specs, pypi_walk over PyPI requirements
-    group_check         environments that are solved together
+    environment    what an environment must agree on as a whole
+    platform       its rows on one platform: conda_walk over conda specs, pypi_walk over PyPI requirements
+    group          environments that are solved together
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ociforge.workspace.check_context import Context
 from ociforge.workspace.environment import environment_platforms, resolve
-from ociforge.workspace.environment_check import check_environment
-from ociforge.workspace.group_check import check_groups
-from ociforge.workspace.platform_check import Outcome, check_platform
-from ociforge.workspace.verdict import Reason, Verdict
+from ociforge.workspace.satisfy.context import Context
+from ociforge.workspace.satisfy.environment import check_environment
+from ociforge.workspace.satisfy.group import check_groups
+from ociforge.workspace.satisfy.platform import Outcome, check_platform
+from ociforge.workspace.satisfy.verdict import Reason, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

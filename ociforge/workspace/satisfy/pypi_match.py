@@ -10,7 +10,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from ociforge.workspace.pypi_options import DEFAULT_INDEX
-from ociforge.workspace.pypi_places import (
+from ociforge.workspace.satisfy.pypi_places import (
     GitPlace,
     LocalPlace,
     UrlPlace,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ociforge.workspace.lockfile import PypiRow
-    from ociforge.workspace.pypi_places import Place
+    from ociforge.workspace.satisfy.pypi_places import Place
 
 __all__ = ["Mismatch", "RowMatcher", "allows", "asked", "parse_requirement", "python_fits", "row_name"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ociforge.workspace.environment import environment_platforms, group_members
-from ociforge.workspace.walk import listed
+from ociforge.workspace.satisfy.conda_walk import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ociforge.workspace.check_context import Context
     from ociforge.workspace.feature import EnvironmentDeclaration
-    from ociforge.workspace.platform_check import Outcome
+    from ociforge.workspace.satisfy.context import Context
+    from ociforge.workspace.satisfy.platform import Outcome
 
 __all__ = ["check_groups"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ociforge.workspace.matching import parse_spec, record_of, spec_text
+from ociforge.workspace.satisfy.matching import parse_spec, record_of, spec_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from rattler import MatchSpec
 
     from ociforge.workspace.environment import Environment
-    from ociforge.workspace.matching import LockedConda
+    from ociforge.workspace.satisfy.matching import LockedConda
+    from ociforge.workspace.satisfy.verdict import Report
     from ociforge.workspace.specs import CondaSpec
-    from ociforge.workspace.verdict import Report
 
 __all__ = ["CondaWalk", "all_specs", "listed", "parse_asked", "shown"]
 

@@ -6,15 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ociforge.workspace.markers import Markers, marker_environment
-from ociforge.workspace.matching import LockedConda, record_of
-from ociforge.workspace.pypi_walk import PypiWalk
-from ociforge.workspace.walk import CondaWalk, all_specs, listed, parse_asked, shown
+from ociforge.workspace.satisfy.conda_walk import CondaWalk, all_specs, listed, parse_asked, shown
+from ociforge.workspace.satisfy.markers import Markers, marker_environment
+from ociforge.workspace.satisfy.matching import LockedConda, record_of
+from ociforge.workspace.satisfy.pypi_walk import PypiWalk
 
 if TYPE_CHECKING:
-    from ociforge.workspace.check_context import Context
     from ociforge.workspace.environment import Environment
     from ociforge.workspace.lockfile import LockedEnvironment, Rows
+    from ociforge.workspace.satisfy.context import Context
 
 __all__ = ["Outcome", "check_platform"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from ociforge.errors import WorkspaceError
 from ociforge.workspace.cutoff import parse_cutoff
 from ociforge.workspace.environment import channel_url
-from ociforge.workspace.matching import LockedConda, record_of
 from ociforge.workspace.platforms import WorkspacePlatform
-from ociforge.workspace.pypi_places import GitPlace, LocalPlace, comparable_url, locked_place, public
-from ociforge.workspace.walk import listed, shown
-from ociforge.workspace.wheel_tags import fits, is_free_threaded, supported_tags
+from ociforge.workspace.satisfy.conda_walk import listed, shown
+from ociforge.workspace.satisfy.matching import LockedConda, record_of
+from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, comparable_url, locked_place, public
+from ociforge.workspace.satisfy.wheel_tags import fits, is_free_threaded, supported_tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
     from rattler import PackageRecord
 
-    from ociforge.workspace.check_context import Context
     from ociforge.workspace.environment import Environment
     from ociforge.workspace.lockfile import LockedEnvironment, LockedPlatform, PypiRow
+    from ociforge.workspace.satisfy.context import Context
 
 __all__ = ["check_environment"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from packaging.version import InvalidVersion, Version
 
-from ociforge.workspace.markers import Markers, marker_environment
+from ociforge.workspace.satisfy.markers import Markers, marker_environment
 
 __all__ = ["equivalent"]
 

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Final
 
 from packaging.version import Version
 
-from ociforge.workspace.local_metadata import differences
-from ociforge.workspace.pypi_match import Mismatch, RowMatcher, allows, asked, parse_requirement, python_fits
-from ociforge.workspace.pypi_places import GitPlace, LocalPlace, UrlPlace, locked_place, wanted_place
-from ociforge.workspace.walk import listed
+from ociforge.workspace.satisfy.conda_walk import listed
+from ociforge.workspace.satisfy.local_metadata import differences
+from ociforge.workspace.satisfy.pypi_match import Mismatch, RowMatcher, allows, asked, parse_requirement, python_fits
+from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, UrlPlace, locked_place, wanted_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ociforge.workspace.check_context import Context
     from ociforge.workspace.environment import Environment
     from ociforge.workspace.lockfile import LockedEnvironment, PypiRow
-    from ociforge.workspace.markers import Markers
-    from ociforge.workspace.provided import Provided
+    from ociforge.workspace.satisfy.conda_walk import CondaWalk
+    from ociforge.workspace.satisfy.context import Context
+    from ociforge.workspace.satisfy.markers import Markers
+    from ociforge.workspace.satisfy.provided import Provided
     from ociforge.workspace.specs import PypiSpec
-    from ociforge.workspace.walk import CondaWalk
 
 __all__ = ["PypiWalk"]
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ociforge.workspace.matching import record_of
+from ociforge.workspace.satisfy.matching import record_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rattler import PackageRecord
     from rattler.lock import CondaLockedBinaryPackage
 
-    from ociforge.workspace.matching import LockedConda
+    from ociforge.workspace.satisfy.matching import LockedConda
 
 __all__ = ["Provided", "Purls"]
 

@@ -11,9 +11,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ociforge.errors import WorkspaceError
-from ociforge.workspace.marker_equivalence import equivalent
-from ociforge.workspace.pypi_places import GitPlace, Place, wanted_place
 from ociforge.workspace.reading import read_toml
+from ociforge.workspace.satisfy.marker_equivalence import equivalent
+from ociforge.workspace.satisfy.pypi_places import GitPlace, Place, wanted_place
 from ociforge.workspace.specs import GitSource, PypiSpec
 
 if TYPE_CHECKING:
