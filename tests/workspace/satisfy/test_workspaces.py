@@ -17,7 +17,7 @@ from ociforge.workspace.satisfy import check
 if TYPE_CHECKING:
     from ociforge.workspace.satisfy import Verdict
 
-ROOT = Path(__file__).parent.parent / "workspaces"
+ROOT = Path(__file__).parents[2] / "workspaces"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WORKSPACES = sorted(path.parent.name for path in ROOT.glob("*/mutations.toml"))
 MUTATIONS = [

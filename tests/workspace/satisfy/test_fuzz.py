@@ -18,7 +18,7 @@ from ociforge.workspace.satisfy import check
 if TYPE_CHECKING:
     import pytest
 
-ROOT = Path(__file__).parent.parent / "workspaces"
+ROOT = Path(__file__).parents[2] / "workspaces"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FILES = [
     ("web", "pixi.lock"),
