@@ -126,8 +126,10 @@ def runtime(
 def annotate(manifest: Manifest, settings: ImageSettings, base: Base, created: int | None) -> dict[str, str]:
     """The manifest's annotations: what the image is, what it stands on, and which format its bytes have."""
     found = _description(manifest)
-    if base.name is not None and base.digest is not None:
-        found |= {f"{_ANNOTATION}base.name": base.name, f"{_ANNOTATION}base.digest": str(base.digest)}
+    if base.name is not None:
+        found[f"{_ANNOTATION}base.name"] = base.name
+    if base.digest is not None:
+        found[f"{_ANNOTATION}base.digest"] = str(base.digest)
     if created is not None:
         stamp = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
         found[f"{_ANNOTATION}created"] = stamp

@@ -17,6 +17,7 @@ from tests.support.bases import tiny_image
 from tests.support.channel import serve, write_channel
 from tests.support.conda import CondaPackage
 from tests.support.images import write_layout
+from tests.support.registry import push_layout, running_registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,3 +221,34 @@ def test_a_pin_of_a_registry_is_kept_unless_upgraded(forge: Forge, root: Path, t
         assert forge("lock", root, "--only", "bases", "--upgrade", "--insecure").code == 1
         assert nowhere.requests != []
     assert Pins.read(root / "ociforge.lock") == kept
+
+
+def test_builds_stand_on_the_pin_though_the_tag_moves(forge: Forge, root: Path, tmp_path: Path) -> None:
+    with running_registry(tmp_path / "registry") as registry:
+        edit(root, "oci:../base", f"docker://{registry.host}/team/base:1")
+        pinned = push_layout(tmp_path / "base", registry, "team/base", "1")
+        warned = forge("build", root)
+        assert warned.code == 0 and "is not pinned in `ociforge.lock`" in warned.err
+        assert "run `ociforge lock`" in warned.err
+        assert "not pinned" not in forge("build", root, "--frozen").err
+        assert forge("build", root, "--locked").code == 1
+
+        assert forge("lock", root).code == 0
+        before = forge("build", root, "--locked")
+        assert before.code == 0 and before.err.count("warning") == 0, before
+        write_layout(tiny_image(extra={"etc/moved": b"moved"}), tmp_path / "moved")
+        assert push_layout(tmp_path / "moved", registry, "team/base", "1") != pinned
+        for option in ((), ("--locked",), ("--frozen",)):
+            assert forge("build", root, *option).out == before.out
+
+        assert forge("lock", root, "--upgrade", "--only", "bases").code == 0
+        assert forge("build", root, "--locked").out != before.out
+
+
+def test_a_digest_in_the_settings_is_a_pin_of_its_own(forge: Forge, root: Path, tmp_path: Path) -> None:
+    assert forge("lock", root, "--only", "packages").code == 0
+    with running_registry(tmp_path / "registry") as registry:
+        digest = push_layout(tmp_path / "base", registry, "team/base", "1")
+        edit(root, "oci:../base", f"docker://{registry.host}/team/base@{digest}")
+        done = forge("build", root, "--locked")
+    assert done.code == 0 and "not pinned" not in done.err, done

@@ -135,7 +135,7 @@ DIFF_IDS = {
 KEYS = {
     "hook 1.0": "sha256:0381240cf076df7aa712aa386c9b4acc6f7e85d033e4be606cf6f5e951183572",
 }
-DIGEST = "sha256:c0b4613ccb5948b3db54a231617789edc2491c4601767e113ed8ee234aa76427"
+DIGEST = "sha256:d9e5d8a110864cc7926d37b9ff15edb94933d478126d12d7711599b24df1df35"
 
 
 def test_golden(forge: Forge, made: Tiny, base: str, tmp_path: Path) -> None:
