@@ -26,7 +26,7 @@ from ociforge.conda.package import Package as CondaPackage
 from ociforge.errors import BuildError
 from ociforge.events import LayerMade, StageStarted, Warned, ignore
 from ociforge.oci.image import assemble
-from ociforge.plan import Kind, Member, Recipe, partition
+from ociforge.plan import Group, Kind, Member, Recipe, partition
 from ociforge.pypi.package import Installation as Wheels
 from ociforge.pypi.package import Interpreter, Locked
 from ociforge.pypi.package import Package as Wheel
@@ -222,7 +222,7 @@ def _wheels(
     if environment.python is None:
         raise BuildError(
             f"environment `{request.environment.name}` has PyPI packages but no `python`",
-            "add `python` to its dependencies, and run `pixi lock`",
+            "add `python` to its dependencies, and run `ociforge lock`",
         )
     from ociforge.pypi.install import install as install_wheels
 
@@ -325,8 +325,17 @@ def _packages(request: Request, environment: Installation, wheels: Wheels) -> It
             title=group.title,
             segments=tuple(Segment(m.name, (*parents, *packages[m].entries)) for m in group.members),
             packages=tuple(_shown(packages[m]) for m in group.members),
-            key=recipe.key(group.members),
+            key=recipe.key(group.members, _settled(group, environment, wheels)),
         )
+
+
+def _settled(group: Group, environment: Installation, wheels: Wheels) -> Iterator[tuple[str, ...]]:
+    """Who provides the paths that several packages of the group have."""
+    names = {member.name for member in group.members}
+    kind = group.members[0].kind
+    for conflict in environment.conflicts if kind == "conda" else wheels.conflicts:
+        if conflict.winner in names:
+            yield conflict.path, conflict.winner, *conflict.losers
 
 
 def _workspace_packages(wheels: Wheels) -> Iterator[_Job]:

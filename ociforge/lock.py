@@ -137,7 +137,7 @@ def lock(request: LockRequest, *, notify: Notify = ignore) -> LockResult:
 
 
 def _counted(units: int) -> str:
-    return "1 environment" if units == 1 else f"{units} environments, counted for each platform"
+    return "1 environment" if units == 1 else f"{units} environments (each platform counts)"
 
 
 # --- conda

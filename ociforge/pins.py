@@ -28,6 +28,7 @@ FILE_NAME: Final = "ociforge.lock"
 _FORMAT: Final = 1
 _LIMIT: Final = 16 << 20  # 16 MiB: more than a hundred thousand pins
 _HINT: Final = "run `ociforge lock`"
+_DAMAGED_HINT: Final = "resolve the conflict in it, or make a new one with `ociforge lock --upgrade --only bases`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -69,7 +70,7 @@ class Pins:
         try:
             document = json.loads(data, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            raise LockError(f"`{FILE_NAME}` is damaged: {error}", _HINT) from error
+            raise LockError(f"`{FILE_NAME}` is damaged: {error}", _DAMAGED_HINT) from error
         if not isinstance(document, dict) or not isinstance(version := document.get("version"), int):
             raise _damaged("it has no `version`")
         if version > _FORMAT:
@@ -151,4 +152,4 @@ def _pins(document: object) -> Iterator[tuple[Use, Digest]]:
 
 
 def _damaged(why: str) -> LockError:
-    return LockError(f"`{FILE_NAME}` is damaged: {why}", _HINT)
+    return LockError(f"`{FILE_NAME}` is damaged: {why}", _DAMAGED_HINT)

@@ -69,22 +69,24 @@ class Recipe:
     clamp: int | None = None
     parents: tuple[str, ...] = ()
 
-    def key(self, members: Sequence[Member]) -> Digest:
-        """The layer key: a digest of everything that decides the layer's bytes."""
+    def key(self, members: Sequence[Member], settled: Iterable[tuple[str, ...]] = ()) -> Digest:
+        """The layer key: a digest of everything that decides the layer's bytes.
+
+        `settled` tells, for each path that several members provide, who does in the end: (path, winner, losers…). That
+        follows from the whole environment, not from the members alone.
+        """
         packages = sorted([m.kind, m.name, str(m.archive), str(m.record), m.python or ""] for m in members)
-        return Digest.of(
-            canonical_json(
-                {
-                    "format": FORMAT,
-                    "codec": self.codec,
-                    "prefix": self.prefix,
-                    "mtime": self.mtime,
-                    "clamp": self.clamp,
-                    "parents": list(self.parents),
-                    "packages": packages,
-                }
-            )
-        )
+        facts = {
+            "format": FORMAT,
+            "codec": self.codec,
+            "prefix": self.prefix,
+            "mtime": self.mtime,
+            "clamp": self.clamp,
+            "parents": list(self.parents),
+            "packages": packages,
+            "settled": sorted(list(facts) for facts in settled),
+        }
+        return Digest.of(canonical_json(facts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     Meanwhile it has a random name with a leading dot in `scratch` (by default beside `path`), which must be on the same
     file system. Permissions follow the umask. Readers see the old file or the new one.
     """
+    path = path.resolve()  # a link stays a link: the file that it leads to is replaced
     temporary = (scratch or path.parent) / f".ociforge-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

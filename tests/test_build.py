@@ -22,6 +22,7 @@ from ociforge.store import Store
 from ociforge.transports import source
 from ociforge.workspace import load
 from ociforge.workspace.lockfile import read, select
+from tests.support.conda import CondaPackage
 from tests.support.memory import MemoryDestination
 from tests.support.tiny import Tiny, tiny_base, tiny_packages, tiny_workspace
 
@@ -248,3 +249,25 @@ class TestOrderedMap:
             raise KeyboardInterrupt
         assert time.monotonic() - start < 5
         gate.set()
+
+
+def test_who_wins_a_conflict_is_part_of_the_key(tmp_path: Path, layout: str) -> None:
+    """The winner follows from the whole environment: a layer of one environment must not serve another's."""
+    digests = []
+    cold = [Store(tmp_path / name) for name in ("a", "b")]
+    warm = Store(tmp_path / "warm")
+    for index, depends in enumerate([(), ("aaa",)]):
+        tiny = tiny_workspace(
+            tmp_path / f"ws{index}",
+            packages=[
+                CondaPackage(name="aaa", files={"share/f": "aaa\n"}),
+                CondaPackage(name="mid", version=f"{index}.0", depends=depends),
+                CondaPackage(name="zzz", depends=("mid",), files={"share/f": "zzz\n"}),
+            ],
+            settings="files = []\nlayers = 40\n",
+        )
+        for store in (cold[index], warm):
+            built = build(request_for(tiny, store, layout), store=store)
+            digests.append([layer.layer.digest for layer in built.layers if layer.packages])
+    assert digests[0] == digests[1] and digests[2] == digests[3]
+    assert digests[0] != digests[2]

@@ -31,6 +31,10 @@ _BEGINS_WITH_KEY: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*" + _KEY).match
 _KEY_SIZE: Final = 64 << 10  # 64 KiB: keys and certificates are short
 _CERTIFICATES: Final = (".pem", ".crt", ".cer", ".cert")  # the key stands before or after them
 
+# A lock and a manifest hold the URLs of channels and indexes, some with a password or conda's token in them.
+_WITH_URLS: Final = ("pixi.lock", "pixi.toml", "pyproject.toml", "mojoproject.toml")
+_CREDENTIAL: Final = re.compile(rb"[a-z][a-z0-9+.-]*://(?:[^\s/'\"@]+:[^\s'\"@]+@|[^\s'\"]+/t/[^\s/'\"$<{]+/)").search
+
 _BLOCK: Final = 512  # of a tar: a header is one, and the end of the archive two
 _NAME: Final = slice(0, 100)
 _MAGIC: Final = slice(257, 262)
@@ -67,6 +71,9 @@ def _is_layout(directory: Path) -> bool:
 
 
 def _of_content(file: Path, size: int) -> Suspicion | None:
+    if file.name in _WITH_URLS:
+        with FileContent(file).open() as stream:
+            return "secret" if _CREDENTIAL(stream.read()) else None
     is_certificate = file.name.lower().endswith(_CERTIFICATES)
     may_be_key = is_certificate or size <= _KEY_SIZE
     may_be_tar = size >= 2 * _BLOCK and size % _BLOCK == 0

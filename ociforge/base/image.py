@@ -23,7 +23,14 @@ from ociforge.errors import BaseImageError, ImageError, StoreError
 from ociforge.events import BlobDone, BlobProgress, BlobStarted, ignore
 from ociforge.oci.blob import read_document
 from ociforge.oci.config import ImageConfig
-from ociforge.oci.descriptor import MAX_MANIFEST_SIZE, Descriptor, canonical_json
+from ociforge.oci.descriptor import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    MAX_MANIFEST_SIZE,
+    Descriptor,
+    canonical_json,
+    parse_json,
+)
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.index import resolve
 from ociforge.transports.base import Blob
@@ -96,17 +103,19 @@ def load(
     platform: Platform,
     store: Store,
     name: str | None = None,
+    digest: Digest | None = None,
     notify: Notify = ignore,
     map_: OrderedMap = map,
 ) -> Base:
     """The image in `source` for `platform`. Documents, and layers that had to be read for listing, stay in the store.
 
-    `name` is the base's canonical reference, for errors and annotations; layers are listed through `map_`. Raises
+    `name` is the base's canonical reference, for errors and annotations; `digest` what `source` leads to, if that is
+    known: then it is not asked for what the store has. Layers are listed through `map_`. Raises
     BaseImageError for an image that cannot be built on, besides the errors of the source and the store.
     """
     what = "base image" if name is None else f"base image `{name}`"
     try:
-        root = source.root()
+        root = _kept_root(store, digest) or source.root()
         read = partial(_document, source, store)
         descriptor = resolve(root, platform, read)
         manifest = ImageManifest.parse(read(descriptor), descriptor.media_type).to_oci()
@@ -176,6 +185,18 @@ def _rootfs_config(platform: Platform, diff_id: Digest) -> ImageConfig:
     document["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id)]}
     document["history"] = [{"created_by": "rootfs"}]  # not the file's name, which says nothing of its content
     return ImageConfig.from_json(document)
+
+
+def _kept_root(store: Store, digest: Digest | None) -> Descriptor | None:
+    """The descriptor of a manifest or index that the store has and that says itself what it is."""
+    if digest is None or not store.has(digest):
+        return None
+    with contextlib.suppress(ImageError, OSError):
+        data = store.path(digest).read_bytes()
+        media_type = parse_json(data, "manifest").get("mediaType")
+        if Digest.of(data) == digest and media_type in MANIFEST_TYPES | INDEX_TYPES:
+            return Descriptor(media_type=str(media_type), digest=digest, size=len(data))
+    return None
 
 
 def _document(source: Source, store: Store, descriptor: Descriptor) -> bytes:

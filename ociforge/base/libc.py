@@ -81,7 +81,7 @@ def check_base(base: Base, *, glibc: str | None, native: bool) -> None:
         raise BaseImageError(
             f"{what}: glibc {has}: the lock asks for `__glibc` {glibc}",
             f'choose a newer base image, or let the platform in `workspace.platforms` have `glibc = "{has}"` '
-            "and run `pixi lock`",
+            "and run `ociforge lock`",
         )
 
 

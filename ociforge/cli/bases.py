@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ociforge.errors import BaseImageError, ImageError, ReferenceFormatError
+from ociforge.errors import BaseImageError, ImageError, LockError, ReferenceFormatError
 from ociforge.events import StageStarted, Warned
 from ociforge.pins import Pins, Use
 from ociforge.transports import RegistryLocation, parse
@@ -75,7 +75,10 @@ class Bases:
             if pinned is not None and location.reference.digest is None:
                 location = replace(location, reference=replace(location.reference, digest=pinned))
         source = self.places.source(location)
-        found = images.load(source, platform=platform, store=store, name=name, notify=self.places.notify, map_=map_)
+        known = location.reference.digest if isinstance(location, RegistryLocation) else None
+        found = images.load(
+            source, digest=known, platform=platform, store=store, name=name, notify=self.places.notify, map_=map_
+        )
         self._judge(base, platform, found.digest)
         return found
 
@@ -83,10 +86,13 @@ class Bases:
         use = Use.of(base, platform)
         if self.strict is False or "@sha256:" in base:  # which is a pin of its own
             return
+        complaint = self.pins.complaint(use, digest)
+        if complaint is None or (self.strict is None and is_local(base)):
+            return
+        hint = "run `ociforge lock`; what only `--base` names can be pinned by `@sha256:…` in its name"
         if self.strict:
-            self.pins.require(use, digest)
-        elif not is_local(base) and (complaint := self.pins.complaint(use, digest)) is not None:
-            self.places.notify(Warned(complaint, "run `ociforge lock`, so that the image does not change with the tag"))
+            raise LockError(complaint, hint)
+        self.places.notify(Warned(complaint, hint))
 
     def _location(self, base: str) -> Location:
         try:

@@ -27,7 +27,7 @@ __all__ = ["command"]
 @click.command("build")
 @click.argument("workspace", type=click.Path(path_type=Path), default=Path(), required=False)
 @click.option("-e", "--environment", metavar="NAME", help="The pixi environment to install.  [default: the settings']")
-@click.option("--image", metavar="NAME", help="Which of `[tool.ociforge.images]` to build.")
+@click.option("--image", "images", metavar="NAME", multiple=True, help="Which of `[tool.ociforge.images]` to build.")
 @click.option(
     "--platform",
     "platforms",
@@ -38,12 +38,12 @@ __all__ = ["command"]
 )
 @click.option("--base", metavar="IMAGE", help="The base image: docker://…, oci:…, …-archive:…, rootfs:FILE or scratch.")
 @click.option(
-    "--locked/--frozen",
-    "locked",
-    default=None,
-    help="Refuse locks that are missing or do not fit, pins of base images too; or use what there is, unchecked."
-    "  [default: refuse a lock that does not fit, solve where there is none, warn of missing pins]",
+    "--locked",
+    is_flag=True,
+    help="Refuse locks that are missing or do not fit, and base images that are not pinned."
+    "  [default: make a lock where there is none, warn of missing pins]",
 )
+@click.option("--frozen", is_flag=True, help="Use the lock and the pins that there are, unchecked.")
 @click.option(
     "-o",
     "--output",
@@ -72,10 +72,11 @@ __all__ = ["command"]
 def command(
     workspace: Path,
     environment: str | None,
-    image: str | None,
+    images: tuple[str, ...],
     platforms: tuple[str, ...],
     base: str | None,
-    locked: bool | None,
+    locked: bool,
+    frozen: bool,
     outputs: tuple[str, ...],
     pushes: tuple[str, ...],
     tags: tuple[str, ...],
@@ -113,7 +114,13 @@ def command(
     from ociforge.transports.files import check_parent
     from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import load
+    from ociforge.workspace.manifest import FILE_NAMES
 
+    if locked and frozen:
+        raise options.OptionError("--locked and --frozen exclude each other", "leave one of them out")
+    if len(images) > 1:
+        raise options.OptionError("--image: one at a time", "run `ociforge build` once for each")
+    strict = True if locked else False if frozen else None
     names = [Reference.parse(tag) for tag in tags]
     targets = [*(parse(text) for text in outputs), *(_registry(ref) for ref in pushes)]
     if names and all(isinstance(target, RegistryLocation) for target in targets):
@@ -130,19 +137,19 @@ def command(
     for target in targets:
         if not isinstance(target, RegistryLocation):
             check_parent(target.path.absolute(), f"writing `{target}`")
-    found = load(workspace)
+    found = load(workspace.parent, workspace) if workspace.name in FILE_NAMES else load(workspace)
     for warning in found.manifest.warnings:
         console.notify(Warned(warning))
-    settings = _settings(found, image, {"environment": environment, "base": base, "compression": compression})
+    settings = _settings(found, images, {"environment": environment, "base": base, "compression": compression})
     # Of what the settings name, relative paths start at the workspace; of options at the working directory.
-    bases = Bases(found.root if base is None else Path(), places, Pins.read(found.root / FILE_NAME), strict=locked)
+    bases = Bases(found.root if base is None else Path(), places, Pins.read(found.root / FILE_NAME), strict=strict)
     codec = _codec(settings.compression, console)
     store = options.open_store()
     with ordered_map(workers) as map_:
-        lock = _lock(found, locked, console, map_)
+        lock = _lock(found, strict, console, map_)
     chosen = wanted or [_default_platform(lock, settings.environment)]
     selections = {platform: _select(found, lock, settings.environment, platform) for platform in chosen}
-    images = []
+    made = []
     with ordered_map(workers) as map_:
         for platform in chosen:
             if len(chosen) > 1:
@@ -159,12 +166,12 @@ def command(
                 codec=codec,
                 epoch=epoch,
                 clamp=clamp_mtime,
-                leave_out=_own_files(targets, store),
+                leave_out=(found.root / FILE_NAME, *_own_files(targets, store)),
                 environ=os.environ,
             )
-            images.append(build(request, store=store, workers=workers, notify=console.notify))
-            console.say(layers_line(images[-1].layers))
-        built = images[0] if len(images) == 1 else built_index(images, settings.annotations)
+            made.append(build(request, store=store, workers=workers, notify=console.notify))
+            console.say(layers_line(made[-1].layers))
+        built = made[0] if len(made) == 1 else built_index(made, settings.annotations)
         copies = [send(built, destination, map_, console) for destination in destinations]
     console.result(
         [copy.name for copy in copies] or [str(built.descriptor.digest)],
@@ -188,12 +195,15 @@ def _select(workspace: Workspace, lock: Lock, environment: str, platform: Platfo
     return found, select(lock, environment, found.platform)
 
 
-def _settings(workspace: Workspace, image: str | None, overrides: Mapping[str, object]) -> ImageSettings:
+def _settings(workspace: Workspace, images: Sequence[str], overrides: Mapping[str, object]) -> ImageSettings:
+    """The settings of the image that is asked for, or of the only one."""
+    image = next(iter(images), None)
     if image is None and len(workspace.settings.images) == 1:
         (image,) = workspace.settings.images
     elif image is None and workspace.settings.images:
         listed = ", ".join(f"`{name}`" for name in workspace.settings.images)
-        raise options.OptionError(f"the workspace has several images: {listed}", "choose one with `--image`")
+        hint = "choose one with `--image`" + ("" if overrides["environment"] is None else ": `--environment` does not")
+        raise options.OptionError(f"the workspace has several images: {listed}", hint)
     return workspace.settings.image(image, overrides)
 
 

@@ -33,7 +33,7 @@ def refusal(verdict: Verdict, name: str, *, frozen: str) -> LockError | None:
         return None
     wrong = [f"`{name}` does not fit the manifest: {reason}" for reason in verdict.reasons]
     unknown = [f"`{name}` cannot be checked against the manifest: {reason}" for reason in verdict.undecided]
-    hint = f"run `pixi lock`, or {frozen}" if wrong else f"check it with `pixi lock --check`, then {frozen}"
+    hint = f"run `ociforge lock`, or {frozen}" if wrong else f"check it with `pixi lock --check`, then {frozen}"
     return LockError.collect([*wrong, *unknown], hint)
 
 

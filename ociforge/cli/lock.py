@@ -48,7 +48,7 @@ def command(
     """Write `pixi.lock` and `ociforge.lock` of the WORKSPACE.
 
     Every environment is solved for every platform that it supports, whatever this machine is: conda packages from their
-    channels, and PyPI packages by uv (`pip install 'ociforge[pypi]'`). A `pixi.lock` that fits the manifest is left as
+    channels, and PyPI packages by uv (`pip install uv`). A `pixi.lock` that fits the manifest is left as
     it is; one that does not is changed as little as possible. Base images are pinned by digest, for each platform.
 
     \b
@@ -72,22 +72,23 @@ def command(
         console.notify(Warned(warning))
     lines, document = [], {}
     pins_path = found.root / FILE_NAME
-    before = Pins.read(pins_path)
+    before = Pins() if upgrade or only == "packages" else Pins.read(pins_path)
     with ordered_map(workers) as map_:
         result = solve_packages(found, console, map_, upgrade=upgrade) if only != "bases" else None
-    places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
-    after = _pins(found, before, Bases(found.root, places), console, upgrade=upgrade) if only != "packages" else before
     if only != "bases":
         if result is not None:
             write_packages(found, result, console)
         lines.append(_line(found.lock_path.name, changed=result is not None))
         document["lock"] = _lock_json(found.lock_path.name, result)
     if only != "packages":
-        if after != before:
+        places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
+        after = _pins(found, before, Bases(found.root, places), console, upgrade=upgrade)
+        changed = not pins_path.exists() or pins_path.read_bytes() != after.to_bytes()
+        if changed and (after.digests or pins_path.exists()):
             after.write(pins_path)
-        if after.digests or after != before:
-            lines.append(_line(FILE_NAME, changed=after != before))
-        document["bases"] = _pins_json(after, changed=after != before)
+        if after.digests or changed:
+            lines.append(_line(FILE_NAME, changed=changed))
+        document["bases"] = _pins_json(after, changed=changed)
     console.result(lines, document, as_json=as_json)
 
 
@@ -112,7 +113,7 @@ def solve_packages(
     if previous is not None and not upgrade and examine(workspace, previous).satisfied:
         return None
     store = options.open_store()
-    access = Access(netrc=Path(os.environ.get("NETRC") or Path.home() / ".netrc"))
+    access = Access(netrc=_netrc())
     request = LockRequest(
         workspace=workspace,
         previous=previous,
@@ -129,12 +130,23 @@ def solve_packages(
     return None if unchanged else result
 
 
+def _netrc() -> Path | None:
+    """Where the user's passwords for indexes may be; None for a user without a home."""
+    if named := os.environ.get("NETRC"):
+        return Path(named)
+    try:
+        return Path.home() / ".netrc"
+    except RuntimeError:
+        return None
+
+
 def write_packages(workspace: Workspace, result: LockResult, console: Console) -> None:
     """Write `pixi.lock` and say what is in it."""
     from ociforge.workspace.lockwriter import write_lock
 
+    known = workspace.lock_path.exists()
     write_lock(workspace.lock_path, result.text)
-    _tell(result, console)
+    _tell(result, console, known=known)
 
 
 def _previous(workspace: Workspace, *, upgrade: bool) -> Lock | None:
@@ -152,13 +164,12 @@ def _previous(workspace: Workspace, *, upgrade: bool) -> Lock | None:
         raise LockError(error.message, "make a new one with `ociforge lock --upgrade`, or upgrade ociforge") from error
 
 
-def _tell(result: LockResult, console: Console) -> None:
-    """The packages of each environment, and what became of those that were there before."""
-    known = {(change.environment, change.platform) for change in result.changes if change.before is not None}
+def _tell(result: LockResult, console: Console, *, known: bool) -> None:
+    """The packages of each environment, and, where there was a lock before, what has changed."""
     for tally in result.tallies:
         console.say(f"{tally.environment} on {tally.platform}: {_counts(tally)}")
         changes = [c for c in result.changes if (c.environment, c.platform) == (tally.environment, tally.platform)]
-        for change in changes if (tally.environment, tally.platform) in known else ():
+        for change in changes if known else ():
             console.say(f"  {_change(change)}")
 
 
@@ -229,7 +240,8 @@ def _pins(workspace: Workspace, before: Pins, looked_up: Bases, console: Console
         if not any(pinned.base == use.base for pinned in found):
             raise failure
         # An image may be meant for one of the workspace's platforms only.
-        console.notify(Warned(f"not pinned for `{use.platform}`: {failure.message}", failure.hint))
+        hint = failure.hint or f"choose a base image for `{use.platform}`, if images are to be built for it"
+        console.notify(Warned(f"not pinned for `{use.platform}`: {failure.message}", hint))
     return Pins(digests=found)
 
 

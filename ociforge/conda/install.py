@@ -66,7 +66,7 @@ def install(
     async def laid_out() -> tuple[Linked, ...]:
         archives = await fetched(ordered, cache=cache / "archives", retries=retries, notify=notify)
         links = await collected([hard_links(archive) for archive in archives])
-        notify(StageStarted(f"linking {len(archives)} packages"))
+        notify(StageStarted(f"linking {len(archives)} package{'' if len(archives) == 1 else 's'}"))
         await _link(archives, root, prefix=prefix, platform=platform, extracted=staging / "packages")
         return tuple(read_back(archive, root, twins) for archive, twins in zip(archives, links, strict=True))
 

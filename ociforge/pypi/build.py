@@ -48,6 +48,11 @@ _PASSED = """
     PKG_CONFIG PKG_CONFIG_PATH RANLIB REQUESTS_CA_BUNDLE RUSTFLAGS RUSTUP_HOME SSL_CERT_DIR SSL_CERT_FILE TMPDIR
     all_proxy http_proxy https_proxy no_proxy
 """
+# Of these, how things are reached, and where they are put: no matter for the result.
+_IMMATERIAL = """
+    CURL_CA_BUNDLE HTTPS_PROXY HTTP_PROXY NO_PROXY PATH REQUESTS_CA_BUNDLE SSL_CERT_DIR SSL_CERT_FILE TMPDIR
+    all_proxy http_proxy https_proxy no_proxy
+"""
 _VERSION_VARIABLES = ("SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION")
 
 
@@ -133,14 +138,17 @@ class Builder:
             builder = build.ProjectBuilder.from_isolated_env(environment, tree, runner)
             environment.install(builder.build_system_requires)
             environment.install(builder.get_requires_for_build(project.kind))
-            return Path(builder.build(project.kind, work / "dist"))
+            wheel = Path(builder.build(project.kind, work / "dist"))
+        if not wheel.is_file():
+            raise PackageError(f"building {project}: the backend says that it wrote `{wheel.name}`, and did not")
+        return wheel
+
+    def _passed(self) -> dict[str, str]:
+        names = _PASSED.split()
+        return {k: v for k, v in self._environ.items() if k in names or k.startswith(_VERSION_VARIABLES)}
 
     def _backend_environment(self, work: Path, home: Path) -> dict[str, str]:
-        passed = {
-            name: value
-            for name, value in self._environ.items()
-            if name in _PASSED.split() or name.startswith(_VERSION_VARIABLES)
-        }
+        passed = self._passed()
         users = Path(self._environ.get("HOME", "/nonexistent"))
         for variable, directory in (("CARGO_HOME", users / ".cargo"), ("RUSTUP_HOME", users / ".rustup")):
             if directory.is_dir():
@@ -170,7 +178,7 @@ class Builder:
             sys.abiflags,
             platform.machine(),
             platform.libc_ver(),
-            sorted((k, v) for k, v in self._environ.items() if k.startswith(_VERSION_VARIABLES)),
+            sorted((k, v) for k, v in self._passed().items() if k not in _IMMATERIAL.split()),
         ]
         return Digest.of(json.dumps(facts).encode())
 
@@ -236,6 +244,15 @@ def _translated(project: Project) -> Iterator[None]:
         raise PackageError(f"building {project}: {error}") from error
     except OSError as error:
         raise PackageError(f"building {project}: {error.strerror}: `{error.filename}`") from error
+    except TypeError as error:
+        raise PackageError(
+            f"building {project}: the backend gave an answer of the wrong type: {error}",
+            "look at the build backend that its `pyproject.toml` names",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PackageError(f"building {project}: its `pyproject.toml` is not UTF-8: {error}") from error
+    except ValueError as error:
+        raise PackageError(f"building {project}: {error}") from error
 
 
 def _backend_failure(project: Project, error: build.BuildBackendException) -> PackageError:

@@ -7,11 +7,13 @@ running it where its metadata is static, and by way of a wheel built from it whe
 from __future__ import annotations
 
 import email
+import lzma
 import netrc
 import os
 import re
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -43,7 +45,16 @@ _STATIC: Final = Version("2.2")  # since this version PKG-INFO says what of it a
 _ASKED: Final = frozenset({"version", "requires-dist", "requires-python", "provides-extra"})
 _TIMEOUT: Final = (10.0, 60.0)  # seconds: to connect, and between two pieces of an answer
 _READ_SIZE: Final = 1 << 16  # 64 KiB
-_ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
+_ZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+)
 # `>=3.6.*` is no valid specifier, but old packages have it; installers take it for `>=3.6`.
 _STAR: Final = re.compile(r"((?:>=|<=|<|>)\s*[0-9][0-9.]*?)\.\*")
 

@@ -89,7 +89,7 @@ def install(
     wheels = _wheels(jobs, fetched, target, new_builder, notify)
     documents = [job.direct_url(archive) for job, archive in zip(jobs, fetched, strict=True)]
     if jobs:
-        notify(StageStarted(f"linking {len(jobs)} wheels"))
+        notify(StageStarted(f"linking {len(jobs)} wheel{'' if len(jobs) == 1 else 's'}"))
     layout = Layout(prefix=prefix.strip("/"), python=python, mtime=mtime)
     linked = gather(partial(_linked, layout=layout, staging=staging), zip(wheels, documents, strict=True), map_)
     verdict = judge(linked, frozenset(job.name for job in jobs if job.local), taken)

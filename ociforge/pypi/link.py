@@ -110,7 +110,8 @@ def link(wheel: Wheel, layout: Layout, direct_url: bytes | None) -> Linked:
     try:
         installer.install(wheel.source(), destination, metadata)
     except (InstallerError, ValueError) as error:
-        raise PackageError(f"`{wheel.filename}` cannot be installed: {error}") from error
+        reason = error.args[-1] if error.args else error  # the ones before are objects of the library
+        raise PackageError(f"`{wheel.filename}` cannot be installed: {reason}") from error
     return Linked(wheel=wheel, files=destination.files, digests=destination.digests)
 
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import lzma
 import os
 import re
 import stat
@@ -24,6 +25,15 @@ __all__ = ["Relocation", "repack"]
 
 _READ_SIZE = 1 << 20  # 1 MiB
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can tell
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 # setuptools' finder keeps its directories in a table of literals.
 _FINDER = re.compile(r"__editable___\w+_finder\.py", re.ASCII)
 
@@ -50,7 +60,7 @@ def repack(wheel: Path, sink: BinaryIO, *, host: Path, relocation: Relocation | 
     try:
         with zipfile.ZipFile(wheel) as built, zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as target:
             _Repacker(wheel.name, built, target, host, relocation).run()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _ZIP_ERRORS as error:
         raise PackageError(f"the backend built a wheel that is damaged: `{wheel.name}`: {error}") from error
 
 

@@ -6,6 +6,7 @@ build.
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import shutil
@@ -36,6 +37,7 @@ GIT_TRUST = {
 }
 
 _READ_SIZE = 1 << 20  # 1 MiB
+_DEEPEST = 200  # directories one in another; no source code is, and recursion has an end
 _SHOWN = 20  # lines of another program's words
 # What tools keep beside the code and no wheel is made of.
 _LEFT_OUT = frozenset(
@@ -49,6 +51,7 @@ _STALE = re.compile(r"build/(lib|temp|bdist|scripts)[^/]*|(src/)?[^/]+\.egg-info
 _ELSEWHERE = frozenset(
     {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE"}
 )
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
 
 
@@ -57,7 +60,7 @@ def copy_tree(root: Path, target: Path) -> Digest:
 
     Modes are 0755 and 0644. Left out are version control, environments, caches and what earlier builds left. Symbolic
     links lead where they led. The copy of a git working tree refers to the repository, from which many backends take
-    the version.
+    the version. The digest covers what links out of the tree lead to; one to a directory that the tree is in is refused.
     Raises PackageError.
     """
     summary = DigestWriter()
@@ -84,7 +87,7 @@ def unpack(archive: Path, filename: str, target: Path) -> Path:
             with tarfile.open(archive) as members_of_tar:
                 members_of_tar.extractall(target, filter="data")
         tops = sorted(target.iterdir())
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+    except (*_BROKEN, OSError) as error:
         raise PackageError(f"`{filename}` cannot be unpacked: {error}", "the source distribution is broken") from error
     if len(tops) != 1 or not tops[0].is_dir():
         raise PackageError(f"`{filename}` does not have exactly one top-level directory")
@@ -173,6 +176,10 @@ def _quoted(text: str) -> str:
 
 
 def _copy_directory(root: Path, source: Path, target: Path, summary: DigestWriter) -> None:
+    if len(source.relative_to(root).parts) > _DEEPEST:
+        raise PackageError(
+            f"cannot copy the source tree `{root}`: it has more than {_DEEPEST} directories in each other"
+        )
     target.mkdir(mode=0o755)
     for entry in sorted(source.iterdir(), key=lambda entry: entry.name):
         relative = entry.relative_to(root).as_posix()
@@ -181,11 +188,15 @@ def _copy_directory(root: Path, source: Path, target: Path, summary: DigestWrite
         if entry.is_symlink():
             _copy_link(root, entry, target / entry.name, summary)
         elif entry.is_dir():
-            if not any((entry / mark).exists() for mark in _MARKS):
+            if not _is_marked(entry):
                 _note(summary, "directory", relative)
                 _copy_directory(root, entry, target / entry.name, summary)
         elif entry.is_file():  # sockets and pipes are nobody's source code
             _copy_file(entry, target / entry.name, relative, summary)
+
+
+def _is_marked(directory: Path) -> bool:
+    return any((directory / mark).exists() for mark in _MARKS)
 
 
 def _copy_link(root: Path, link: Path, target: Path, summary: DigestWriter) -> None:
@@ -195,9 +206,31 @@ def _copy_link(root: Path, link: Path, target: Path, summary: DigestWriter) -> N
     inside = not Path(text).is_absolute() and place.is_relative_to(root)
     target.symlink_to(text if inside else place)
     _note(summary, "link", link.relative_to(root).as_posix(), os.fsencode(text))
-    if not inside and place.is_file():
-        with place.open("rb") as stream:
-            _note(summary, "content", str(Digest.of_stream(stream)))
+    if not inside:
+        _note_outside(root, place, summary)
+
+
+def _note_outside(root: Path, place: Path, summary: DigestWriter) -> None:
+    """Take in the file or directory that a link out of the tree leads to: the build sees it there."""
+    above = Path(os.path.realpath(root)).parents
+    waiting, seen = [place], set()
+    while waiting:
+        found = waiting.pop()
+        relative = os.path.relpath(found, place)
+        if found.is_file():
+            with found.open("rb") as stream:
+                _note(summary, "content", relative, str(Digest.of_stream(stream)).encode())
+        elif found.is_dir() and (found == place or not _is_marked(found)):
+            real = Path(os.path.realpath(found))
+            if real in above:
+                raise PackageError(
+                    f"the source tree `{root}` has a link to `{real}`, a directory that it is in itself",
+                    "remove the link, or make it lead to the files that the build needs",
+                )
+            _note(summary, "directory", relative)
+            if real not in seen:  # links may lead in circles
+                seen.add(real)
+                waiting += sorted(entry for entry in found.iterdir() if entry.name not in _LEFT_OUT)
 
 
 def _copy_file(source: Path, target: Path, relative: str, summary: DigestWriter) -> None:
@@ -217,17 +250,23 @@ def _note(summary: DigestWriter, kind: str, path: str, *facts: bytes) -> None:
 
 def _refer_to_repository(root: Path, target: Path, summary: DigestWriter) -> None:
     """Make the copy of a git working tree a working tree of the same repository (gitrepository-layout(5))."""
-    place = root / ".git"
-    if place.is_dir():
-        repository = place.resolve()
-    elif place.is_file():  # a worktree or submodule
-        text = place.read_text(encoding="utf-8").strip()
-        repository = (root / text.removeprefix("gitdir:").strip()).resolve()
-    else:
+    repository = _repository(root)
+    if repository is None:
         return
-    (target / ".git").write_text(f"gitdir: {repository}\n", encoding="utf-8")
+    (target / ".git").write_bytes(b"gitdir: " + os.fsencode(repository) + b"\n")
     for fact in _repository_state(target):
         _note(summary, "git", fact)
+
+
+def _repository(root: Path) -> Path | None:
+    place = root / ".git"
+    try:
+        if place.is_dir():
+            return place.resolve()
+        text = place.read_text(encoding="utf-8").strip()  # a worktree or submodule
+        return (root / text.removeprefix("gitdir:").strip()).resolve() if text.startswith("gitdir:") else None
+    except (OSError, ValueError, RuntimeError):  # there is none, or its file is anything else
+        return None
 
 
 def _repository_state(tree: Path) -> Iterator[str]:

@@ -39,6 +39,9 @@ _KEPT: Final = frozenset(
         "UV_SYSTEM_CERTS",
     }
 )
+# What uv says of failures that no other requirement would mend, in lower case, and what to do then.
+_UNREACHED: Final = ("request failed", "connection refused", "error sending request", "dns error", "timed out")
+_UNKNOWN: Final = ("was not found in the package registry", "not found in the provided package locations")
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`)]+")
 
 
@@ -51,7 +54,7 @@ def find_uv() -> str:
     except (ImportError, FileNotFoundError) as error:
         raise SolveError(
             "resolving PyPI requirements needs `uv`, which is not installed",
-            "install it with `pip install 'ociforge[pypi]'`",
+            "install it beside ociforge: `pip install uv`",
         ) from error
 
 
@@ -67,7 +70,7 @@ def run_uv(
     """Run `uv ARGUMENTS` in `directory`; no configuration file counts, and no variable that chooses but `variables`.
 
     `environ` is the environment to start from; `what` begins the message of the SolveError for a run that fails, which
-    goes on in uv's words.
+    goes on in uv's words; `hint` is its hint, unless a network or a name is at fault.
     """
     command = [find_uv(), *arguments, "--no-config", "--no-progress", "--color=never", "--quiet"]
     command += ["--no-python-downloads", f"--python={sys.executable}"]
@@ -99,4 +102,14 @@ def _failure(what: str, stderr: str, hint: str) -> SolveError:
     text = text.strip().removeprefix("error: ").removesuffix(".").replace(f"{PROJECT} depends on", "you require")
     text = _URL.sub(lambda match: redacted(match[0]), text)
     advice = " ".join(_URL.sub(lambda match: redacted(match[0]), advice).split())
+    hint = _remedy(text) or hint
     return SolveError(f"{what}: {text}", f"{advice}; {hint}" if advice else hint)
+
+
+def _remedy(text: str) -> str | None:
+    said = text.lower()
+    if any(words in said for words in _UNREACHED):
+        return "check the network, and the indexes of the manifest"
+    if any(words in said for words in _UNKNOWN):
+        return "check the name, and the indexes of the manifest"
+    return None

@@ -11,6 +11,7 @@ import configparser
 import csv
 import hashlib
 import io
+import lzma
 import os
 import re
 import stat
@@ -45,7 +46,16 @@ _ALGORITHMS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 _SHOWN = 10  # findings in one message
 # What the installer writes, so what a wheel has under these names is dropped.
 _INSTALLERS = ("INSTALLER", "REQUESTED", "direct_url.json")
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,7 +121,7 @@ def _choose(
         listed = ", ".join(f"`{platform.name}`" for platform in platforms) or "none"
         raise WorkspaceError(
             f"the environment `{declaration.name}` does not support the platform `{wanted}`: it has {listed}",
-            f"add `{wanted}` to `workspace.platforms`, and run `pixi lock`",
+            f"add `{wanted}` to `workspace.platforms`, and run `ociforge lock`",
         )
     return chosen
 

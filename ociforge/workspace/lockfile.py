@@ -42,7 +42,7 @@ _FORMATS: Final = range(4, 8)
 _LIMIT: Final = 256 << 20  # 256 MiB: a thousand times a large lock
 _VERSION_LINE: Final = re.compile(rb"^version:[ \t]*['\"]?([0-9]{1,9})\b", re.MULTILINE)
 _NESTED: Final = re.compile(rb"(?:[\[{][ \t\r\n]*){200}")
-_HINT: Final = "run `pixi lock`"
+_HINT: Final = "run `ociforge lock`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

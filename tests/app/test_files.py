@@ -642,3 +642,22 @@ def test_a_layer_of_any_workspace_unpacks_to_it(files: dict[str, str]) -> None:
             members = {member.name: member for member in tar}
             read = {name: tar.extractfile(member) for name, member in members.items() if member.isfile()}
             assert {name: stream.read().decode() for name, stream in read.items() if stream is not None} == kept
+
+
+@pytest.mark.parametrize("name", ["pixi.lock", "pixi.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://conda.example.com/team", True),
+        ("https://conda.example.com/t/<TOKEN>/team", True),
+        ("git+https://git@example.com/a/b.git", True),
+        ("https://user:secret@conda.example.com/team", False),
+        ("https://conda.example.com/t/to-1234567890/team", False),
+    ],
+)
+def test_documents_with_credentials_in_urls_are_secrets(tmp_path: Path, name: str, url: str, kept: bool) -> None:
+    (tmp_path / name).write_text(f'channels = ["{url}"]\n')
+    warnings: list[Event] = []
+    found = collect(tmp_path, workdir="/app", mtime=0, notify=warnings.append)
+    assert [entry.path for entry in found] == ([f"app/{name}"] if kept else [])
+    assert bool(warnings) is not kept

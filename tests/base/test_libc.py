@@ -152,7 +152,8 @@ def test_bases_that_will_do(found: Tree, glibc: str | None, native: bool) -> Non
 
 
 NEWER = (
-    'choose a newer base image, or let the platform in `workspace.platforms` have `glibc = "{}"` and run `pixi lock`'
+    "choose a newer base image, or let the platform in `workspace.platforms` have "
+    '`glibc = "{}"` and run `ociforge lock`'
 )
 
 

@@ -47,6 +47,12 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
     return stream.read()
 
 
+def layout_digest(base: str) -> str:
+    """What a layout's one name leads to."""
+    index = json.loads(Path(base.removeprefix("oci:"), "index.json").read_text())
+    return str(index["manifests"][0]["digest"])
+
+
 class TestOutput:
     """stdout carries the result and nothing else, stderr all the rest."""
 
@@ -159,6 +165,7 @@ class TestSettings:
         }
         assert image.manifest["annotations"] == {
             "dev.ociforge.format": "1",
+            "org.opencontainers.image.base.digest": layout_digest(base),
             "org.opencontainers.image.title": "tiny",
             "org.opencontainers.image.version": "0.1.0",
         }
@@ -229,6 +236,7 @@ compression = "zstd:3"
         assert variables["PATH"] == f"/opt/env/bin:{PATH}"
         assert image.manifest["annotations"] == {
             "dev.ociforge.format": "1",
+            "org.opencontainers.image.base.digest": layout_digest(base),
             "note": "x",
             "org.opencontainers.image.title": "other",
             "org.opencontainers.image.version": "0.1.0",

@@ -59,7 +59,7 @@ def test_every_reason_is_told(forge: Forge, workspace: Callable[[str], Path]) ->
         f"{says} `strict >=2`: the lock has `strict 1.0`, `pypi-dependencies.strict` asks for it",
         f"{says} `flask`: the lock has no such package, `pypi-dependencies.flask` asks for it",
     ]
-    assert done.hint == f"run `pixi lock`, or {FROZEN}"
+    assert done.hint == f"run `ociforge lock`, or {FROZEN}"
 
 
 def test_what_only_pixi_can_decide(forge: Forge, workspace: Callable[[str], Path]) -> None:
@@ -95,7 +95,7 @@ def test_json_of_a_lock_that_does_not(forge: Forge, workspace: Callable[[str], P
     done = forge("check", root, "--json")
     assert done.code == 1
     assert done.err.startswith("error: `pixi.lock` does not fit the manifest: `default`: the channels are ")
-    assert done.err.endswith(f"\n\nhint: run `pixi lock`, or {FROZEN}\n")
+    assert done.err.endswith(f"\n\nhint: run `ociforge lock`, or {FROZEN}\n")
     document = json.loads(done.out)
     assert not document["satisfied"]
     assert document["reasons"] == [
@@ -126,7 +126,7 @@ def test_without_a_lock(forge: Forge, workspace: Callable[[str], Path], argument
     (root / "pixi.lock").unlink()
     done = forge("check", root, *arguments)
     assert done.message == f"there is no `pixi.lock` beside the manifest: `{root}/pixi.lock`"
-    assert done.hint == "run `pixi lock`"
+    assert done.hint == "run `ociforge lock`"
 
 
 def test_warnings(forge: Forge, workspace: Callable[[str], Path]) -> None:
@@ -143,4 +143,4 @@ def test_build_refuses_for_the_same_reasons(forge: Forge, workspace: Callable[[s
     replace(root / "pixi.toml", 'strict = "*"', 'strict = ">=2"')
     done = forge("build", root, "--base", "scratch")
     assert done.message == forge("check", root).message
-    assert done.hint == "run `pixi lock`, or pass `--frozen` to build what is locked"
+    assert done.hint == "run `ociforge lock`, or pass `--frozen` to build what is locked"

@@ -146,14 +146,15 @@ class TestLock:
 
     def test_a_base_image_must_be_pinned(self, refuse: Refuse, forge: Forge, tiny: Tiny, base: str) -> None:
         message, hint = refuse("--locked")
-        assert message.endswith("for `linux/amd64` is not pinned in `ociforge.lock`") and hint == "run `ociforge lock`"
+        assert message.endswith("for `linux/amd64` is not pinned in `ociforge.lock`")
+        assert hint == "run `ociforge lock`; what only `--base` names can be pinned by `@sha256:…` in its name"
 
     def test_missing(self, refuse: Refuse, tiny: Tiny) -> None:
         tiny.lock.unlink()
         for option in ("--locked", "--frozen"):
             assert refuse(option) == (
                 "there is no `pixi.lock` beside the manifest: `~/workspace/pixi.lock`",
-                "run `pixi lock`",
+                "run `ociforge lock`",
             )
 
     @pytest.mark.parametrize(
@@ -172,21 +173,21 @@ class TestLock:
         tiny.lock.write_text(text, encoding="utf-8")
         message, hint = refuse("--frozen")
         assert message.startswith(why)
-        assert hint == ("upgrade ociforge" if "99" in text else "run `pixi lock`")
+        assert hint == ("upgrade ociforge" if "99" in text else "run `ociforge lock`")
 
     def test_cut(self, refuse: Refuse, tiny: Tiny) -> None:
         text = tiny.lock.read_text(encoding="utf-8")
         tiny.lock.write_text(text[: len(text) // 2], encoding="utf-8")
         message, hint = refuse()
         assert message.startswith("`pixi.lock` is damaged: ")
-        assert hint == "run `pixi lock`"
+        assert hint == "run `ociforge lock`"
 
     def test_of_another_manifest(self, refuse: Refuse, tiny: Tiny) -> None:
         text = tiny.manifest.read_text(encoding="utf-8")
         tiny.manifest.write_text(text.replace('hook = "*"', 'hook = ">=2"\nmore = "*"'), encoding="utf-8")
         message, hint = refuse()
         assert message.count("`pixi.lock` does not fit the manifest: ") == message.count("\n") + 1 == 2
-        assert hint == "run `pixi lock`, or pass `--frozen` to build what is locked"
+        assert hint == "run `ociforge lock`, or pass `--frozen` to build what is locked"
 
     def test_unknown_environment(self, refuse: Refuse, tiny: Tiny) -> None:
         assert refuse("-e", "prod") == (
@@ -197,16 +198,16 @@ class TestLock:
         tiny.manifest.write_text(text.replace("[tool", "[environments]\nprod = []\n\n[tool"), encoding="utf-8")
         assert refuse("-e", "prod", "--frozen") == (
             "`pixi.lock` has no environment `prod`: found `default`",
-            "run `pixi lock`, or pass `--environment default`",
+            "run `ociforge lock`, or pass `--environment default`",
         )
         message, hint = refuse("-e", "prod")
         assert message.startswith("`pixi.lock` does not fit the manifest: `prod`: ")
-        assert hint == "run `pixi lock`, or pass `--frozen` to build what is locked"
+        assert hint == "run `ociforge lock`, or pass `--frozen` to build what is locked"
 
     def test_platform_that_is_not_locked(self, forge: Forge, tmp_path: Path) -> None:
         tiny = tiny_workspace(tmp_path / "ws", packages=tiny_packages()[:2])
         arguments = ("build", tiny.root, "--base", "scratch", "--frozen", "--platform", "linux/arm64")
-        hint = "add `linux-aarch64` to `workspace.platforms`, and run `pixi lock`"
+        hint = "add `linux-aarch64` to `workspace.platforms`, and run `ociforge lock`"
         assert told(forge(*arguments), tmp_path) == (
             "the environment `default` does not support the platform `linux-aarch64`: it has `linux-64`",
             hint,
@@ -237,7 +238,7 @@ class TestLock:
                 == {
                     "alone": (
                         "environment `default` has PyPI packages but no `python`",
-                        "add `python` to its dependencies, and run `pixi lock`",
+                        "add `python` to its dependencies, and run `ociforge lock`",
                     ),
                     "gone": (
                         "`requests` is locked at `./requests-2.0-py3-none-any.whl`, which does not exist",

@@ -65,8 +65,8 @@ def test_both_files_are_written(forge: Forge, root: Path) -> None:
     assert (done.code, done.out) == (0, "pixi.lock: written\nociforge.lock: written\n")
     assert done.err.splitlines() == [
         "solving 1 environment",
-        "pinning the base image oci:../base for linux/amd64",
         "default on linux-64: 2 conda packages",
+        "pinning the base image oci:../base for linux/amd64",
     ]
     assert locked(root) == {"lib 1.0", "tool 2.0"}
     (digest,) = Pins.read(root / "ociforge.lock").digests.values()
@@ -129,7 +129,9 @@ def test_changes_are_told(forge: Forge, root: Path) -> None:
     forge("lock", root)
     edit(root, 'tool = "*"', 'lib = "*"')
     done = forge("lock", root)
-    assert done.err.splitlines()[-2:] == ["default on linux-64: 1 conda package", "  - tool 2.0 0"]
+    assert done.err.splitlines()[1:3] == ["default on linux-64: 1 conda package", "  - tool 2.0 0"]
+    edit(root, 'lib = "*"', 'tool = "*"')
+    assert forge("lock", root).err.splitlines()[1:3] == ["default on linux-64: 2 conda packages", "  + tool 2.0 0"]
 
 
 def test_parts(forge: Forge, root: Path) -> None:
@@ -150,9 +152,25 @@ def test_a_conflict_leaves_everything_as_it_was(forge: Forge, root: Path) -> Non
         "environment `default` on `linux-64` cannot be solved: No candidates were found for tool >=3"
     )
     assert done.hint is not None and done.hint.startswith("check the name and the version; the channels are `file://")
-    edit(root, 'tool = ">=3"', 'tool = "1.*"')
-    assert forge("lock", root).code == 1
     assert ((root / "pixi.lock").read_bytes(), (root / "ociforge.lock").read_bytes()) == before
+
+
+def test_a_base_that_cannot_be_reached_does_not_lose_what_was_solved(forge: Forge, root: Path) -> None:
+    edit(root, "oci:../base", "oci:../missing")
+    assert forge("lock", root).code == 1
+    assert locked(root) == {"lib 1.0", "tool 2.0"}
+    assert not (root / "ociforge.lock").exists()
+
+
+def test_damaged_pins_are_made_anew_when_asked(forge: Forge, root: Path) -> None:
+    forge("lock", root)
+    good = (root / "ociforge.lock").read_bytes()
+    (root / "ociforge.lock").write_text("<<<<<<< ours")
+    refused = forge("lock", root)
+    assert refused.code == 1 and "`ociforge lock --upgrade --only bases`" in (refused.hint or "")
+    assert forge("lock", root, "--only", "packages").code == 0
+    assert forge("lock", root, "--upgrade", "--only", "bases").code == 0
+    assert (root / "ociforge.lock").read_bytes() == good
 
 
 def test_a_damaged_lock_is_not_overwritten_unless_upgraded(forge: Forge, root: Path) -> None:

@@ -133,9 +133,9 @@ DIFF_IDS = {
     "application": "sha256:993ab1bf4dee7c62f3447fdec9be7e4cbdccbc650b8cb6db6d2a7f023eb7761d",
 }
 KEYS = {
-    "hook 1.0": "sha256:0381240cf076df7aa712aa386c9b4acc6f7e85d033e4be606cf6f5e951183572",
+    "hook 1.0": "sha256:5b59e839504442c28d77607af9810ba8d16bb867ba65ea9d7ef3a4a89119971f",
 }
-DIGEST = "sha256:d9e5d8a110864cc7926d37b9ff15edb94933d478126d12d7711599b24df1df35"
+DIGEST = "sha256:fa6c79c5d12a6125ebdbccec77d68cbd0b9021b6bc0fd959ed396909e2ca2d81"
 
 
 def test_golden(forge: Forge, made: Tiny, base: str, tmp_path: Path) -> None:

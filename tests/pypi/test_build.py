@@ -88,6 +88,16 @@ def test_the_same_source_is_built_once(bench: Bench, workspace: Path) -> None:
     assert len(builds(bench)) == 2
 
 
+def test_what_compilers_are_told_is_part_of_the_source(bench: Bench, workspace: Path) -> None:
+    project(workspace, extra="import os\nreturn {'seen.py': os.environ.get('CC', '')}")
+    base = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    assert texts(bench.one(ROW, root=workspace, environ=base | {"CC": "one"}))["seen.py"] == "one"
+    assert texts(bench.one(ROW, root=workspace, environ=base | {"CC": "two"}))["seen.py"] == "two"
+    reached = {"https_proxy": "http://127.0.0.1:9", "SSL_CERT_FILE": "/x", "TMPDIR": str(bench.directory), "HOME": "/x"}
+    bench.one(ROW, root=workspace, environ=base | {"CC": "two"} | reached)
+    assert len(builds(bench)) == 2
+
+
 def test_a_damaged_result_is_built_again(bench: Bench, workspace: Path) -> None:
     project(workspace)
     first = bench.one(ROW, root=workspace)
@@ -235,6 +245,33 @@ def test_a_malformed_pyproject_is_told(text: str, why: str, bench: Bench, worksp
     assert why in failure(bench, ROW, root=workspace).message
 
 
+def test_a_pyproject_that_is_not_utf_8_is_told(bench: Bench, tmp_path: Path) -> None:
+    project(tmp_path / "tree")
+    with (tmp_path / "tree" / "pyproject.toml").open("ab") as stream:
+        stream.write(b"# \xff\n")
+    error = failure(bench, Locked(name="demo", location=sdist(tmp_path, tmp_path / "tree").name))
+    assert "its `pyproject.toml` is not UTF-8" in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("def build_wheel(*_): return None", "the backend gave an answer of the wrong type"),
+        ("def get_requires_for_build_wheel(*_): return [3]", "the backend gave an answer of the wrong type"),
+        ("def get_requires_for_build_wheel(*_): return 3", "the backend gave an answer of the wrong type"),
+        (
+            "def build_wheel(*_): return 'demo-1.0-py3-none-any.whl'",
+            "the backend says that it wrote `demo-1.0-py3-none-any.whl`, and did not",
+        ),
+    ],
+)
+def test_a_backend_that_breaks_the_rules_is_blamed(code: str, why: str, bench: Bench, workspace: Path) -> None:
+    project(workspace)
+    backend = workspace / "backend.py"
+    backend.write_text(f"{backend.read_text()}\n{code}\n")
+    assert why in failure(bench, ROW, root=workspace).message
+
+
 def test_a_tree_without_a_project_is_told(bench: Bench, workspace: Path) -> None:
     workspace.mkdir()
     assert "no pyproject.toml or setup.py" in failure(bench, ROW, root=workspace).message
@@ -290,6 +327,24 @@ def test_a_damaged_wheel_is_told(bench: Bench, workspace: Path) -> None:
     backend = workspace / "backend.py"
     backend.write_text(backend.read_text() + "\nzipfile.ZipFile.writestr = lambda *_: None\n")
     assert "exactly one `.dist-info` directory: found none" in failure(bench, ROW, root=workspace).message
+
+
+def test_a_wheel_with_damaged_lzma_is_told(bench: Bench, workspace: Path) -> None:
+    project(workspace)
+    backend = workspace / "backend.py"
+    text = backend.read_text().replace("ZIP_DEFLATED", "ZIP_LZMA")
+    damage = """
+_sound = build_wheel
+def build_wheel(directory, *_, **__):
+    name = _sound(directory)
+    path = pathlib.Path(directory, name)
+    data = bytearray(path.read_bytes())
+    data[30 + data[26] + 4] = 0xFF
+    path.write_bytes(data)
+    return name
+"""
+    backend.write_text(text + damage)
+    assert "the backend built a wheel that is damaged" in failure(bench, ROW, root=workspace).message
 
 
 # --- what a build sees

@@ -442,11 +442,13 @@ def test_one_name_from_two_places(tmp_path: Path, index: Served, resolver: Resol
 def test_an_unknown_package(tmp_path: Path, index: Served, resolver: Resolver) -> None:
     error = failure(resolver, request(tmp_path, index, "no-such-thing"))
     assert "no-such-thing was not found in the package registry" in error.message
+    assert error.hint is not None and error.hint.endswith("check the name, and the indexes of the manifest")
 
 
 def test_an_unreachable_index(tmp_path: Path, index: Served, resolver: Resolver) -> None:
     error = failure(resolver, request(tmp_path, index, "lib", indexes=("http://u:pw@127.0.0.1:9/simple",)))
     assert "http://127.0.0.1:9/simple/lib/" in error.message and "pw" not in error.message
+    assert error.hint is not None and error.hint.endswith("check the network, and the indexes of the manifest")
 
 
 def test_a_wheel_that_belies_the_index(tmp_path: Path, resolver: Resolver) -> None:

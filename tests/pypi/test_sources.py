@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -100,17 +102,68 @@ def test_links_lead_where_they_led(tmp_path: Path) -> None:
     (source / "b" / "in").symlink_to("../a")
     (source / "out").symlink_to("../outside")
     (source / "absolute").symlink_to(tmp_path / "outside")
-    (source / "loop").symlink_to("..")
+    (source / "loop").symlink_to(".")
     (source / "dangling").symlink_to("nowhere")
     first = copy_tree(source, tmp_path / "deep" / "er")
     copy = tmp_path / "deep" / "er"
     assert (copy / "b" / "in").readlink() == Path("../a")
     assert (copy / "out").read_text() == "one"
     assert (copy / "absolute").read_text() == "one"
-    assert (copy / "loop").readlink() == tmp_path
+    assert (copy / "loop").readlink() == Path()
     assert (copy / "dangling").is_symlink()
     (tmp_path / "outside").write_text("another")
     assert copy_tree(source, tmp_path / "again") != first
+
+
+def test_a_directory_outside_is_part_of_the_digest(tmp_path: Path) -> None:
+    source = tree(tmp_path / "source", {"a": ""})
+    outside = tree(tmp_path / "outside", {"x/y": "1", ".git/z": "1"})
+    (outside / "x" / "circle").symlink_to("..")
+    tree(tmp_path, {"far/z": "1"})
+    (outside / "on").symlink_to("../far")
+    (source / "link").symlink_to("../outside")
+    digests = [copy_tree(source, tmp_path / "copies" / "0")]
+    for name in ("outside/.git/z", "outside/x/y", "far/z", "outside/x/new"):
+        (tmp_path / name).write_text("2")
+        digests.append(copy_tree(source, tmp_path / "copies" / str(len(digests))))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("target", ["..", "/", "../beside"])
+def test_a_link_to_what_the_tree_is_in_is_refused(target: str, tmp_path: Path) -> None:
+    source = tree(tmp_path / "source", {"a": ""})
+    (tmp_path / "beside").symlink_to(".")
+    (source / "link").symlink_to(target)
+    with pytest.raises(PackageError, match="a directory that it is in itself"):
+        copy_tree(source, tmp_path / "copy")
+
+
+def test_a_bottomless_tree_is_refused(tmp_path: Path) -> None:
+    place = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+        os.chdir(tmp_path)
+        with pytest.raises(PackageError, match="more than 200 directories in each other"):
+            copy_tree(tmp_path / "d", tmp_path / "copy")
+    finally:
+        os.chdir(place)
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # Python's own way has no end for it
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00\x01", b"gitdir: \0a", b"gitdir: loop", b"text", None])
+def test_a_broken_reference_to_a_repository_is_none(content: bytes | None, tmp_path: Path) -> None:
+    source = tree(tmp_path / "source", {"a": ""})
+    (source / "loop").symlink_to("loop")
+    if content is None:
+        (source / ".git").symlink_to(".git")
+    else:
+        (source / ".git").write_bytes(content)
+    copy_tree(source, tmp_path / "copy")
+    assert not (tmp_path / "copy" / ".git").exists()
 
 
 def test_a_copy_knows_the_repository_and_leaves_it_alone(tmp_path: Path) -> None:
@@ -189,6 +242,23 @@ def test_members_that_lead_out_are_refused(members: list[tuple[str, bytes] | tar
 def test_what_is_no_archive_is_refused(content: bytes, tmp_path: Path) -> None:
     for name in ("demo-1.0.tar.gz", "demo-1.0.zip"):
         (tmp_path / name).write_bytes(content)
+        with pytest.raises(PackageError, match="cannot be unpacked"):
+            unpack(tmp_path / name, name, tmp_path / name.replace(".", "-"))
+
+
+def test_damaged_lzma_is_refused(tmp_path: Path) -> None:
+    packed = tarball(tmp_path / "plain.tar.gz", ("demo-1.0/a", os.urandom(1 << 16)))
+    with tarfile.open(packed) as archive:
+        assert archive.fileobj is not None
+        archive.fileobj.seek(0)
+        content = lzma.compress(archive.fileobj.read())
+    (tmp_path / "demo-1.0.tar.xz").write_bytes(content[:5000] + bytes(50) + content[5050:])
+    with zipfile.ZipFile(tmp_path / "demo-1.0.zip", "w", zipfile.ZIP_LZMA) as zipped:
+        zipped.writestr("demo-1.0/a", "text" * 1000)
+    damaged = bytearray((tmp_path / "demo-1.0.zip").read_bytes())
+    damaged[30 + len("demo-1.0/a") + 4] = 0xFF  # the properties, after the version and their length
+    (tmp_path / "demo-1.0.zip").write_bytes(damaged)
+    for name in ("demo-1.0.tar.xz", "demo-1.0.zip"):
         with pytest.raises(PackageError, match="cannot be unpacked"):
             unpack(tmp_path / name, name, tmp_path / name.replace(".", "-"))
 

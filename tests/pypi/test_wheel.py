@@ -241,6 +241,19 @@ def test_what_is_no_sound_archive_is_refused(damage: str, tmp_path: Path) -> Non
         read_wheel(path, path.name)
 
 
+def test_damaged_lzma_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "demo-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("demo-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+        archive.writestr("demo-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+        archive.writestr("demo-1.0.dist-info/RECORD", "")
+    data = bytearray(path.read_bytes())
+    data[30 + len("demo-1.0.dist-info/METADATA") + 4] = 0xFF  # LZMA's properties
+    path.write_bytes(data)
+    with pytest.raises(PackageError, match="is damaged: "):
+        read_wheel(path, path.name)
+
+
 def test_a_symbolic_link_is_a_file_with_its_target_as_text(tmp_path: Path) -> None:
     """As for pip and uv: wheels cannot hold links."""
     link = zipfile.ZipInfo("demo/link")

@@ -197,7 +197,7 @@ class TestRefusals:
         with pytest.raises(LockError) as caught:
             lockfile.read(tmp_path / "pixi.lock")
         assert caught.value.message == f"there is no `pixi.lock` beside the manifest: `{tmp_path}/pixi.lock`"
-        assert caught.value.hint == "run `pixi lock`"
+        assert caught.value.hint == "run `ociforge lock`"
 
     def test_unreadable(self, tmp_path: Path) -> None:
         (tmp_path / "pixi.lock").mkdir()
@@ -226,10 +226,10 @@ class TestRefusals:
         with pytest.raises(LockError) as caught:
             read(tmp_path, text).environment("prod")
         assert caught.value.message == "`pixi.lock` has no environment `prod`: found `default`, `test`"
-        assert caught.value.hint == "run `pixi lock`, or pass `--environment default`"
+        assert caught.value.hint == "run `ociforge lock`, or pass `--environment default`"
         with pytest.raises(LockError) as caught:
             read(tmp_path, text).environment("tests")
-        assert caught.value.hint == "run `pixi lock`, or pass `--environment test`"
+        assert caught.value.hint == "run `ociforge lock`, or pass `--environment test`"
 
     def test_no_such_platform(self, tmp_path: Path) -> None:
         assert failure(tmp_path, V7, WorkspacePlatform.of_subdir("linux-aarch64")) == (
