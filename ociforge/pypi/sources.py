@@ -60,7 +60,8 @@ def copy_tree(root: Path, target: Path) -> Digest:
 
     Modes are 0755 and 0644. Left out are version control, environments, caches and what earlier builds left. Symbolic
     links lead where they led. The copy of a git working tree refers to the repository, from which many backends take
-    the version. The digest covers what links out of the tree lead to; one to a directory that the tree is in is refused.
+    the version. The digest covers what links out of the tree lead to; a link to a directory that the tree is in is
+    refused.
     Raises PackageError.
     """
     summary = DigestWriter()
@@ -177,9 +178,7 @@ def _quoted(text: str) -> str:
 
 def _copy_directory(root: Path, source: Path, target: Path, summary: DigestWriter) -> None:
     if len(source.relative_to(root).parts) > _DEEPEST:
-        raise PackageError(
-            f"cannot copy the source tree `{root}`: it has more than {_DEEPEST} directories in each other"
-        )
+        raise PackageError(f"cannot copy the source tree `{root}`: more than {_DEEPEST} directories in each other")
     target.mkdir(mode=0o755)
     for entry in sorted(source.iterdir(), key=lambda entry: entry.name):
         relative = entry.relative_to(root).as_posix()

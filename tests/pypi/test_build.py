@@ -258,7 +258,7 @@ def test_a_pyproject_that_is_not_utf_8_is_told(bench: Bench, tmp_path: Path) -> 
     [
         ("def build_wheel(*_): return None", "the backend gave an answer of the wrong type"),
         ("def get_requires_for_build_wheel(*_): return [3]", "the backend gave an answer of the wrong type"),
-        ("def get_requires_for_build_wheel(*_): return 3", "the backend gave an answer of the wrong type"),
+        ("def get_requires_for_build_wheel(*_): return 3", "Backend operation failed: TypeError"),
         (
             "def build_wheel(*_): return 'demo-1.0-py3-none-any.whl'",
             "the backend says that it wrote `demo-1.0-py3-none-any.whl`, and did not",
