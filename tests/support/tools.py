@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -16,7 +18,9 @@ def need(program: str) -> str:
 
     With OCIFORGE_REQUIRE_TOOLS=1, as in continuous integration, a missing tool is a failure.
     """
-    path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+    beside = str(Path(sys.executable).parent)  # of an environment that is not activated
+    places = [beside, os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"]
+    path = shutil.which(program, path=os.pathsep.join(places))
     if path is None:
         missing(f"`{program}` is not installed")
     return path
