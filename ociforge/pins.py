@@ -116,11 +116,11 @@ class Pins:
             )
         return None
 
-    def require(self, use: Use, digest: Digest | None) -> None:
+    def require(self, use: Use, digest: Digest | None, hint: str = _HINT) -> None:
         """Raise LockError when there is a complaint."""
         complaint = self.complaint(use, digest)
         if complaint is not None:
-            raise LockError(complaint, _HINT)
+            raise LockError(complaint, hint)
 
     def _others(self, use: Use) -> str:
         """What is pinned instead."""

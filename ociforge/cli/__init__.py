@@ -16,6 +16,7 @@ import click
 
 from layers.errors import LayerError
 from ociforge import __version__
+from ociforge.cli.console import styled
 from ociforge.errors import ForgeError
 
 if TYPE_CHECKING:
@@ -126,6 +127,6 @@ def _bug(error: Exception, *, verbose: bool) -> int:
 
 
 def _report(message: str, hint: str | None = None) -> None:
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    click.echo(styled("error: ", "red") + message, err=True)
     if hint is not None:
-        click.echo("\n" + click.style("hint: ", fg="cyan", bold=True) + hint, err=True)
+        click.echo("\n" + styled("hint: ", "cyan") + hint, err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ociforge.errors import BaseImageError, ImageError, LockError, ReferenceFormatError
+from ociforge.errors import BaseImageError, ImageError, ReferenceFormatError
 from ociforge.events import StageStarted, Warned
 from ociforge.pins import Pins, Use
 from ociforge.transports import RegistryLocation, parse
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ociforge.transports.base import Source
 
 __all__ = ["Bases", "is_local"]
+
+_UNPINNED = "run `ociforge lock`; what only `--base` names can be pinned by `@sha256:…` in its name"
 
 
 def is_local(base: str) -> bool:
@@ -86,13 +88,10 @@ class Bases:
         use = Use.of(base, platform)
         if self.strict is False or "@sha256:" in base:  # which is a pin of its own
             return
-        complaint = self.pins.complaint(use, digest)
-        if complaint is None or (self.strict is None and is_local(base)):
-            return
-        hint = "run `ociforge lock`; what only `--base` names can be pinned by `@sha256:…` in its name"
         if self.strict:
-            raise LockError(complaint, hint)
-        self.places.notify(Warned(complaint, hint))
+            self.pins.require(use, digest, _UNPINNED)
+        elif not is_local(base) and (complaint := self.pins.complaint(use, digest)) is not None:
+            self.places.notify(Warned(complaint, _UNPINNED))
 
     def _location(self, base: str) -> Location:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
     from ociforge.events import Event
 
-__all__ = ["Console", "megabytes"]
+__all__ = ["Console", "megabytes", "styled"]
+
+
+def styled(text: str, color: str, *, bold: bool = True) -> str:
+    """The text in a colour, unless `NO_COLOR` is set (no-color.org); click drops colours where nobody sees them."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=color, bold=bold)
 
 
 def megabytes(size: int) -> str:
@@ -44,9 +50,9 @@ class Console:
             match event:
                 case Warned(message, hint) if self._verbosity >= 0 and message not in self._warned:
                     self._warned.add(message)
-                    click.echo(click.style("warning: ", fg="yellow", bold=True) + message, err=True)
+                    click.echo(styled("warning: ", "yellow") + message, err=True)
                     if hint is not None:
-                        click.echo(click.style("   hint: ", fg="cyan") + hint, err=True)
+                        click.echo(styled("   hint: ", "cyan", bold=False) + hint, err=True)
                 case StageStarted(what) if self._verbosity >= 0:
                     click.echo(what, err=True)
                 case LayerMade(title, digest, size, reused) if self._verbosity >= 1:

@@ -270,3 +270,10 @@ def test_a_digest_in_the_settings_is_a_pin_of_its_own(forge: Forge, root: Path, 
         edit(root, "oci:../base", f"docker://{registry.host}/team/base@{digest}")
         done = forge("build", root, "--locked")
     assert done.code == 0 and "not pinned" not in done.err, done
+
+
+def test_pins_are_no_part_of_the_application(forge: Forge, root: Path) -> None:
+    assert forge("lock", root).code == 0
+    before = forge("build", root).out
+    Pins().write(root / "ociforge.lock")
+    assert forge("build", root).out == before

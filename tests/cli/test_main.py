@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -155,3 +157,18 @@ def test_a_full_disk_behind_stdout(tmp_path: Path, made: Tiny, base: str) -> Non
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
+def test_no_color(variable: str, coloured: bool, tmp_path: Path) -> None:
+    """On a terminal; elsewhere there are no colours anyway."""
+    ours, theirs = pty.openpty()
+    try:
+        command = [sys.executable, "-m", "ociforge", "build", str(tmp_path / "nowhere")]
+        variables = {**os.environ, "NO_COLOR": variable, "TERM": "xterm"}
+        assert subprocess.run(command, env=variables, stdout=theirs, stderr=theirs, check=False).returncode == 1
+        shown = os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert b"error: " in shown and (b"\x1b[" in shown) is coloured
