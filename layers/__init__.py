@@ -12,7 +12,7 @@ from __future__ import annotations
 from layers.compress import Codec, OrderedMap, self_test
 from layers.decompress import decompress
 from layers.digest import Digest, DigestWriter, Writable
-from layers.entry import Bytes, Content, Directory, Entry, File, FileContent, Hardlink, Symlink
+from layers.entry import Bytes, Content, Directory, Entry, File, FileContent, Hardlink, Metadata, Symlink
 from layers.errors import CodecError, DigestError, EntriesError, EntryError, LayerError
 from layers.layer import Layer, write_layer
 from layers.tar import END, FORMAT, header, members
@@ -38,6 +38,7 @@ __all__ = [
     "Hardlink",
     "Layer",
     "LayerError",
+    "Metadata",
     "OrderedMap",
     "Segment",
     "Symlink",

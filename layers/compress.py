@@ -38,14 +38,15 @@ _LEVELS: dict[str, range] = {
     "gzip": range(1, 10),
     "zstd": range(1, 20),  # above 19 libzstd wants windows that readers need not support
 }
-# gzip 4: of 277 MB of Python packages, shared libraries and an interpreter, one core makes (MB/s, ratio)
+# gzip 2: of 277 MB of Python packages, shared libraries and an interpreter, one core makes (MB/s, ratio)
 #   1: 212, 0.383   2: 126, 0.318   3: 109, 0.304   4: 94, 0.299   5: 84, 0.293   6: 70, 0.292
-# Levels 2 and 3 save a quarter of a second per 100 MB, once, and cost up to 6 % more on every push, pull and disk;
-# level 6 takes a third longer for 2 %. zstd 3 (222 MB/s, 0.260) is libzstd's own default; 6 takes 2.5 times as long.
-_DEFAULT_LEVELS: dict[str, int] = {"none": 0, "gzip": 4, "zstd": 3}
+# Time to build, push and pull 2 GB on two cores (s) at 1 Gbit/s: 19, 20, 21, 23 for levels 1 to 4; at 200 Mbit/s: 73,
+# 66, 65, 66. Unpacking takes the same. So 2 is near the best everywhere, 1 costs a fifth more on every disk, and above
+# 4 only the time to build grows. zstd 3 (222 MB/s, 0.260) is libzstd's own default; 6 takes 2.5 times as long.
+_DEFAULT_LEVELS: dict[str, int] = {"none": 0, "gzip": 2, "zstd": 3}
 
 _BLOCK = 1 << 20  # 1 MiB: the unit of parallel gzip, and of plain tar
-_FRAME = 8 << 20  # 8 MiB: the unit of parallel zstd, which memory is a multiple of; 4 MiB would cost 4 % of the ratio
+_FRAME = 4 << 20  # 4 MiB: the unit of parallel zstd, which memory is a multiple of; 8 MiB would save 4 % of the size
 _DICTIONARY = 32 << 10  # 32 KiB: all that deflate can look back
 _GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")  # RFC 1952: no name, no time, no flags, unknown system
 _RAW_DEFLATE = -15  # zlib's window bits without a container
@@ -108,7 +109,7 @@ class Codec:
         """The blob of the tar that `chunks` make up, in pieces.
 
         Blocks go through `map_` and are taken from `chunks` only as it asks for them: with n of them under way, memory
-        is n blocks (gzip: 1 MiB, zstd: 8 MiB) and their results. The bytes do not depend on `map_`, nor on where the
+        is n blocks (gzip: 1 MiB, zstd: 4 MiB) and their results. The bytes do not depend on `map_`, nor on where the
         input is cut into chunks.
         """
         match self.name:
@@ -121,21 +122,26 @@ class Codec:
 
 
 def blocks(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes cut anew: pieces of `size` bytes, the last one shorter; none for no bytes."""
-    parts: list[bytes] = []
+    """The same bytes cut anew: pieces of `size` bytes, the last one shorter; none for no bytes.
+
+    A byte is copied once at most, and not at all in a chunk that is a piece already.
+    """
+    parts: list[bytes | memoryview] = []
     held = 0
     for chunk in chunks:
-        parts.append(chunk)
-        held += len(chunk)
-        if held < size:
+        if held == 0 and len(chunk) == size:
+            yield chunk
             continue
-        data = b"".join(parts)
-        end = held - held % size
-        parts, held = [data[end:]], held - end
-        for start in range(0, end, size):
-            yield data[start : start + size]
-        del data  # before as much again is gathered
-    if held:
+        rest: bytes | memoryview = chunk
+        while held + len(rest) >= size:
+            cut = size - held
+            parts.append(memoryview(rest)[:cut])
+            yield b"".join(parts)
+            parts, held, rest = [], 0, memoryview(rest)[cut:]
+        if rest:
+            parts.append(rest)
+            held += len(rest)
+    if parts:
         yield b"".join(parts)
 
 

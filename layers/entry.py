@@ -9,17 +9,20 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["Bytes", "Content", "Directory", "Entry", "File", "FileContent", "Hardlink", "Symlink"]
+__all__ = ["Bytes", "Content", "Directory", "Entry", "File", "FileContent", "Hardlink", "Metadata", "Symlink"]
 
 
 class Content(Protocol):
-    """Where the bytes of a file come from. May be opened any number of times."""
+    """Where the bytes of a file come from.
+
+    May be opened any number of times, but for that of an entry from a stream: once, before the next entry is taken.
+    """
 
     def open(self) -> BinaryIO:
         """A new stream at the first byte; the caller closes it."""
@@ -58,6 +61,16 @@ class Directory:
     mtime: int = 0
 
 
+class Metadata(NamedTuple):
+    """What a file and its hard links have in common."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    xattrs: tuple[tuple[str, bytes], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
     """A regular file of exactly `size` bytes; `xattrs` become PAX records."""
@@ -70,6 +83,11 @@ class File:
     gid: int = 0
     mtime: int = 0
     xattrs: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def metadata(self) -> Metadata:
+        """All that a hard link to this file repeats."""
+        return Metadata(self.mode, self.uid, self.gid, self.mtime, self.xattrs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +103,7 @@ class Symlink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardlink:
-    """A second name for `target`, the path of a File in the same segment, whose metadata it repeats."""
+    """A second name for `target`, the path of a File before it in the same segment, whose metadata it repeats."""
 
     path: str
     target: str

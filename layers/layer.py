@@ -34,11 +34,11 @@ def write_layer(
     """Write the tar of `segments`, compressed by `codec`, to `sink`, which is not closed.
 
     Segments are put in order first, unless `arrange` has done so. Contents are read while the blob is written, one file
-    at a time; memory is the headers' plus the blocks that `map_` has under way, whatever the layer's size. The same
-    segments give the same bytes, in any order and with any `map_`.
+    at a time; memory is that of the paths plus the blocks that `map_` has under way, whatever the layer's size. The
+    same segments give the same bytes, in any order and with any `map_`.
 
-    Raises EntryError, EntriesError or LayerError for entries that no layer can hold; then, or when anything else fails
-    on the way, what `sink` has got is no layer.
+    Raises EntryError, EntriesError or LayerError for entries that no layer can hold, which a stream may show late, and
+    whatever a stream raises; then, or when anything else fails on the way, what `sink` has got is no layer.
     """
     arrangement = segments if isinstance(segments, Arrangement) else arrange(segments)
     tar = DigestWriter()
@@ -49,8 +49,7 @@ def write_layer(
 
 
 def _tar(arrangement: Arrangement) -> Iterator[bytes]:
-    for segment in arrangement:
-        yield from members(segment.entries)
+    yield from members(arrangement.entries(), arrangement.metadata)
     yield END
 
 

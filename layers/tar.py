@@ -7,17 +7,20 @@ extension, no sparse file, no device. Owner names, device numbers and access tim
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
-from layers.entry import Directory, Entry, File, Hardlink, Symlink
+from layers.entry import Bytes, Directory, Entry, File, Hardlink, Symlink
 from layers.errors import EntryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
+
+    from layers.entry import Metadata
 
 __all__ = ["END", "FORMAT", "header", "members"]
 
-FORMAT = 1  # raised whenever any byte that this package writes for the same entries changes
+FORMAT = 2  # raised whenever any byte that this package writes for the same entries changes
 
 _RECORD = 512  # bytes; the unit of a tar file
 END = bytes(2 * _RECORD)  # readers drop whatever follows, so it is written once, last
@@ -31,35 +34,31 @@ _MAX_NUMBER = 0o77777777777  # eleven octal digits: 8 GiB - 1, or a second in th
 _REGULAR, _LINK, _SYMLINK, _DIRECTORY, _EXTENDED = b"0", b"1", b"2", b"5", b"x"
 _MAGIC = b"ustar\x0000"
 _BLANKS = b" " * 8  # the checksum counts its own field as blanks
-_EMPTY_SUM = sum(_MAGIC) + sum(_BLANKS)
+_CHECKSUM = 148  # where it is
 _SYMLINK_MODE = 0o777  # what Linux reports for every symbolic link
 
 _Numbers = tuple[int, int, int, int, int]  # mode, uid, gid, size, mtime
 
 
-def members(entries: Sequence[Entry]) -> Iterator[bytes]:
-    """The tar members of one arranged segment, in chunks of at most a little more than 1 MiB; no end marker.
+def members(entries: Iterable[Entry], metadata: Callable[[str], Metadata | None]) -> Iterator[bytes]:
+    """The tar members of `entries`, in chunks of at most a little more than 1 MiB; no end marker.
 
-    `entries` are in writing order: a Hardlink follows the File that it names. Contents are opened one at a time, read
-    while the chunks are taken, and closed. Raises EntryError, naming the path, for a file that is shorter or longer
-    than announced or that cannot be read.
+    `entries` are in writing order, and `metadata` knows the files that a Hardlink may name: those before it. Contents
+    are opened one at a time, read while the chunks are taken, and closed before the next entry is asked for. Raises
+    EntryError, naming the path, for a file that is shorter or longer than announced or that cannot be read.
     """
-    wanted = {entry.target for entry in entries if isinstance(entry, Hardlink)}
-    targets: dict[str, File] = {}
     for entry in entries:
         if isinstance(entry, File):
-            if entry.path in wanted:
-                targets[entry.path] = entry
             yield from _file(entry)
         else:
-            yield header(entry, targets.get(entry.target) if isinstance(entry, Hardlink) else None)
+            yield header(entry, metadata(entry.target) if isinstance(entry, Hardlink) else None)
 
 
-def header(entry: Entry, target: File | None = None) -> bytes:
+def header(entry: Entry, target: Metadata | None = None) -> bytes:
     """The header of `entry`, with its PAX header in front if it needs one: a multiple of 512 bytes.
 
-    `target` is the file that a Hardlink names, whose metadata the link repeats: docker, podman and containerd apply it
-    to the shared inode, and changing the owner of that drops its capabilities. The size of a link is 0.
+    `target` is the metadata of the file that a Hardlink names, which the link repeats: docker, podman and containerd
+    apply it to the shared inode, and changing the owner of that drops its capabilities. The size of a link is 0.
     """
     match entry:
         case Directory():
@@ -75,7 +74,7 @@ def header(entry: Entry, target: File | None = None) -> bytes:
             if target is None:
                 raise EntryError(entry.path, f"is a hard link to `{entry.target}`, which does not come before it")
             numbers = (target.mode, target.uid, target.gid, 0, target.mtime)
-            return _header(entry.path, _LINK, numbers, target.path, target.xattrs)
+            return _header(entry.path, _LINK, numbers, entry.target, target.xattrs)
 
 
 def _file(entry: File) -> Iterator[bytes]:
@@ -83,7 +82,11 @@ def _file(entry: File) -> Iterator[bytes]:
     front = header(entry)
     padding = bytes(-entry.size % _RECORD)
     if entry.size <= _CHUNK:
-        yield b"".join((front, *_content(entry), padding))
+        content = entry.content
+        if isinstance(content, Bytes) and len(content.data) == entry.size:
+            yield b"".join((front, content.data, padding))  # most files, so without a stream
+        else:
+            yield b"".join((front, *_content(entry), padding))
         return
     yield front
     yield from _content(entry)
@@ -188,17 +191,19 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _ustar(prefix: bytes, name: bytes, kind: bytes, numbers: tuple[int, ...], link: bytes) -> bytes:
-    """One header block; everything must fit its field."""
-    middle = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
-    checksum = _EMPTY_SUM + sum(name) + sum(middle) + kind[0] + sum(link) + sum(prefix)
-    return b"".join(
+    """One header block; everything must fit its field and be ASCII."""
+    block = b"".join(
         (
             name.ljust(_NAME, b"\0"),
-            middle,
-            b"%06o\0 " % checksum,
+            b"%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers,
+            _BLANKS,
             kind,
             link.ljust(_NAME, b"\0"),
             _MAGIC.ljust(8 + 32 + 32 + 8 + 8, b"\0"),  # magic and version; owner names, device numbers
             prefix.ljust(_PREFIX + 12, b"\0"),  # and the unused rest of the block
         )
     )
+    # The lower half of Adler-32 is one more than the sum of the bytes, as long as that is below 65520, as for 512 of
+    # ASCII. No other way to add bytes is as fast.
+    total = (zlib.adler32(block) & 0xFFFF) - 1
+    return b"%b%06o\0 %b" % (block[:_CHECKSUM], total, block[_CHECKSUM + len(_BLANKS) :])

@@ -6,15 +6,18 @@ alike: no whiteouts, no duplicate paths, nothing below a symbolic link, hard lin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from layers.entry import Directory, Entry, File, Hardlink, Symlink
 from layers.errors import EntriesError, EntryError, LayerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from layers.entry import Metadata
 
 __all__ = ["Arrangement", "Segment", "arrange", "parents"]
 
@@ -26,55 +29,63 @@ _MAX_INT = (1 << 63) - 1  # off_t and time_t
 # Engines apply capabilities alike; `docker export` drops `user.*`, and other namespaces are the host's business.
 _XATTRS = frozenset({"security.capability"})
 _WHITEOUT = ".wh."
+_LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The entries of one package, in any order. Its bytes do not depend on the segments beside it."""
+    """The entries of one package, in writing order. Its bytes do not depend on the segments beside it.
 
-    name: str
-    entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrangement:
-    """What `arrange` made: segments in writing order, each with its entries in writing order.
-
-    The first segment holds the directories of all and has no name; it is absent when there are none.
+    A sequence of entries is looked through before anything is written, and may hold directories anywhere. Any other
+    iterable is a stream: it is taken once, while the layer is written, and each entry is checked when it comes; what
+    must be known before, the directories, is in `directories`.
     """
 
-    segments: tuple[Segment, ...]
+    name: str
+    entries: Iterable[Entry]
+    directories: tuple[Directory, ...] = ()
 
-    def __iter__(self) -> Iterator[Segment]:
-        return iter(self.segments)
+
+class Arrangement:
+    """Segments that a layer can hold, as far as that is known before streams are taken. Made by `arrange`."""
+
+    def __init__(self, segments: Sequence[Segment], ledger: _Ledger) -> None:
+        self._segments = segments
+        self._ledger = ledger
 
     def entries(self) -> Iterator[Entry]:
-        """All entries in writing order."""
-        for segment in self.segments:
-            yield from segment.entries
+        """All entries in writing order, once if a segment is a stream, of which EntryError may be raised midway."""
+        yield from self._ledger.sorted_directories()
+        for segment in self._segments:
+            if isinstance(segment.entries, Sequence):
+                yield from (entry for entry in segment.entries if not isinstance(entry, Directory))
+            else:
+                yield from self._ledger.admitted(segment)
+
+    def metadata(self, path: str) -> Metadata | None:
+        """That of the file at `path`, if `entries` has yielded it."""
+        claim = self._ledger.claims.get(path)
+        return claim and claim.metadata
 
 
 def arrange(segments: Iterable[Segment]) -> Arrangement:
     """Check `segments` and put them into the one order that a layer can have, whatever order they come in.
 
-    Directories of all segments come first, merged: an entry that several segments repeat is written once, one that
-    they disagree about is an error. The other entries follow by segment name, then by path component. Of a group of
-    hard links, the first in that order carries the file, the others point to it. A parent directory may be missing:
-    the base or a lower layer has it.
+    Directories of all segments come first, merged and by path component: an entry that several segments repeat is
+    written once, one that they disagree about is an error. The other entries follow by segment name, in the order that
+    the segment has. A hard link comes after the file that it names. A parent directory may be missing: the base or a
+    lower layer has it.
 
     Raises EntryError for one offending path, EntriesError for several, LayerError for a segment without a usable name.
     """
     ordered = _by_name(segments)
-    problems: list[EntryError] = []
-    owners = _claim(ordered, problems)
-    problems += _misplaced(owners)
-    arranged = [_arranged(segment, problems) for segment in ordered]
+    ledger = _Ledger()
+    problems = [problem for segment in ordered for problem in ledger.claimed(segment)]
+    problems += ledger.misplaced()
     if problems:
         problems.sort(key=lambda problem: (problem.path, problem.reason))
         raise problems[0] if len(problems) == 1 else EntriesError(problems)
-    directories = [entry for _, entry in owners.values() if isinstance(entry, Directory)]
-    first = Segment("", tuple(sorted(directories, key=_place)))
-    return Arrangement(tuple(segment for segment in (first, *arranged) if segment.entries))
+    return Arrangement(ordered, ledger)
 
 
 def parents(paths: Iterable[str]) -> list[str]:
@@ -96,126 +107,160 @@ def _components(path: str) -> str:
     return path.replace("/", "\0")
 
 
-def _place(entry: Entry) -> str:
-    return _components(entry.path)
-
-
 def _by_name(segments: Iterable[Segment]) -> list[Segment]:
     ordered = sorted(segments, key=lambda segment: segment.name)
     for segment, following in pairwise(ordered):
         if segment.name == following.name:
             raise LayerError(f"two segments are named `{segment.name}`")
     for segment in ordered:
-        if not segment.name and any(not isinstance(entry, Directory) for entry in segment.entries):
+        if not segment.name and not _only_directories(segment.entries):
             raise LayerError("a segment without a name may hold directories only")
     return ordered
 
 
-def _claim(segments: Iterable[Segment], problems: list[EntryError]) -> dict[str, tuple[str, Entry]]:
-    """Who provides each path: (segment name, entry); entries that are no good by themselves stay out."""
-    owners: dict[str, tuple[str, Entry]] = {}
-    for segment in segments:
+def _only_directories(entries: Iterable[Entry]) -> bool:
+    return isinstance(entries, Sequence) and all(isinstance(entry, Directory) for entry in entries)
+
+
+class _Claim(NamedTuple):
+    """Who has a path, and as what; equal ones are one object, because there is one for each path of a layer."""
+
+    segment: str
+    kind: str
+    metadata: Metadata | None  # of a file
+
+
+class _Ledger:
+    """Every path of the layer so far."""
+
+    def __init__(self) -> None:
+        self.claims: dict[str, _Claim] = {}
+        self._directories: dict[str, tuple[str, Directory]] = {}
+        self._known: dict[_Claim, _Claim] = {}
+        self._legal: set[str] = set()  # parents whose components have been looked at
+        self._above: set[str] = {""}  # parents that are no file or link, and must not become one
+
+    def sorted_directories(self) -> list[Directory]:
+        """Every directory once, in writing order."""
+        return [self._directories[path][1] for path in sorted(self._directories, key=_components)]
+
+    def claimed(self, segment: Segment) -> Iterator[EntryError]:
+        """Enter what is known of `segment`; yields what is wrong with it, parents apart."""
+        own: set[str] = set()
+        known = segment.entries if isinstance(segment.entries, Sequence) else ()
+        for entry in (*segment.directories, *known):
+            if reason := self._illegal(entry):
+                yield EntryError(entry.path, reason)
+            elif isinstance(entry, Directory):
+                if problem := self._claim_directory(segment.name, entry, own):
+                    yield problem
+            elif problem := self._claim(segment.name, entry):
+                yield problem
+
+    def misplaced(self) -> Iterator[EntryError]:
+        """Paths whose parent is, in this very layer, no directory: engines follow, refuse or drop them differently."""
+        for path in (*self.claims, *self._directories):
+            if problem := self._under(path):
+                yield problem
+
+    def admitted(self, segment: Segment) -> Iterator[Entry]:
+        """The entries of a stream, each entered and found good before it is passed on."""
         for entry in segment.entries:
-            if reason := _illegal(entry):
-                problems.append(EntryError(entry.path, reason))
-                continue
-            if entry.path in owners:
-                problems += _conflict(owners[entry.path], (segment.name, entry))
-            else:
-                owners[entry.path] = (segment.name, entry)
-    return owners
+            if isinstance(entry, Directory):
+                raise EntryError(entry.path, f"is a directory in the stream of segment `{segment.name}`")
+            if reason := self._illegal(entry):
+                raise EntryError(entry.path, reason)
+            if problem := self._claim(segment.name, entry) or self._under(entry.path):
+                raise problem
+            if entry.path in self._above:
+                raise EntryError(entry.path, f"is a {_KINDS[type(entry)]}, but other paths lie under it")
+            yield entry
+
+    def _claim(self, segment: str, entry: File | Symlink | Hardlink) -> EntryError | None:
+        path, kind = entry.path, _KINDS[type(entry)]
+        held = self.claims.get(path)
+        if held is not None:
+            return _taken_twice(path, held.segment, held.kind, segment, kind)
+        if path in self._directories:
+            return _taken_twice(path, self._directories[path][0], "directory", segment, kind)
+        claim = _Claim(segment, kind, entry.metadata if isinstance(entry, File) else None)
+        reason = self._unlinkable(segment, entry) if isinstance(entry, Hardlink) else None
+        self.claims[path] = self._known.setdefault(claim, claim)
+        return EntryError(path, reason) if reason else None
+
+    def _claim_directory(self, segment: str, entry: Directory, own: set[str]) -> EntryError | None:
+        """Several segments may give a directory, if they give the same; `own` are those of this segment so far."""
+        path = entry.path
+        held = self.claims.get(path)
+        if held is not None:
+            return _taken_twice(path, held.segment, held.kind, segment, "directory")
+        owner, other = self._directories.setdefault(path, (segment, entry))
+        if path in own:
+            return _taken_twice(path, segment, "directory", segment, "directory")
+        own.add(path)
+        if other == entry:
+            return None
+        differing = [field.name for field in fields(entry) if getattr(other, field.name) != getattr(entry, field.name)]
+        sides = [", ".join(f"{key} {_shown(key, getattr(one, key))}" for key in differing) for one in (other, entry)]
+        return EntryError(path, f"is a directory with {sides[0]} in segment `{owner}`, {sides[1]} in `{segment}`")
+
+    def _unlinkable(self, segment: str, entry: Hardlink) -> str | None:
+        held = self.claims.get(entry.target)
+        if held is not None and held.segment == segment:
+            kind = held.kind
+        elif entry.target in self._directories:
+            kind = "directory"
+        else:
+            return f"is a hard link to `{entry.target}`, which does not come before it in segment `{segment}`"
+        return None if kind == "file" else f"is a hard link to `{entry.target}`, which is a {kind}"
+
+    def _under(self, path: str) -> EntryError | None:
+        parent = path.rpartition("/")[0]
+        passed = []
+        while parent not in self._above:
+            held = self.claims.get(parent)
+            if held is not None:
+                return EntryError(path, f"lies under `{parent}`, which is a {held.kind}")
+            passed.append(parent)
+            parent = parent.rpartition("/")[0]
+        self._above.update(passed)
+        return None
+
+    def _illegal(self, entry: Entry) -> str | None:
+        """What is wrong with `entry` by itself."""
+        path = entry.path
+        parent, _, name = path.rpartition("/")
+        if not (
+            parent in self._legal
+            and (parent or name == path)  # not `/name`
+            and name.isascii()
+            and 0 < len(name) <= _MAX_NAME
+            and len(path) <= _MAX_PATH // _LONGEST_CHARACTER
+            and name[0] != "."
+            and "\0" not in name
+        ):
+            if reason := _illegal_path(path):
+                return reason
+            self._legal.add(parent)
+        return _illegal_metadata(entry)
 
 
-def _conflict(first: tuple[str, Entry], second: tuple[str, Entry]) -> list[EntryError]:
-    """Two entries for one path: fine only if two segments give the same directory."""
-    (owner, held), (name, entry) = first, second
-    if owner == name:
-        return [EntryError(entry.path, f"is there twice in segment `{name}`")]
-    if not (isinstance(held, Directory) and isinstance(entry, Directory)):
-        kinds = f"a {_kind(held)} in segment `{owner}` and a {_kind(entry)} in segment `{name}`"
-        return [EntryError(entry.path, f"is {kinds}")]
-    if held == entry:
-        return []
-    differing = [field.name for field in fields(held) if getattr(held, field.name) != getattr(entry, field.name)]
-    sides = [
-        ", ".join(f"{key} {_shown(key, getattr(directory, key))}" for key in differing) for directory in (held, entry)
-    ]
-    return [EntryError(entry.path, f"is a directory with {sides[0]} in segment `{owner}`, {sides[1]} in `{name}`")]
+def _taken_twice(path: str, owner: str, held: str, segment: str, kind: str) -> EntryError:
+    if owner == segment:
+        return EntryError(path, f"is there twice in segment `{segment}`")
+    return EntryError(path, f"is a {held} in segment `{owner}` and a {kind} in segment `{segment}`")
 
 
-def _kind(entry: Entry) -> str:
-    match entry:
-        case Directory():
-            return "directory"
-        case File():
-            return "file"
-        case Symlink():
-            return "symbolic link"
-        case Hardlink():
-            return "hard link"
+_KINDS: dict[type[Entry], str] = {
+    Directory: "directory",
+    File: "file",
+    Symlink: "symbolic link",
+    Hardlink: "hard link",
+}
 
 
 def _shown(what: str, value: int) -> str:
     return f"{value:04o}" if what == "mode" else str(value)
-
-
-def _misplaced(owners: dict[str, tuple[str, Entry]]) -> list[EntryError]:
-    """Paths whose parent is, in this very layer, no directory: engines follow, refuse or drop them differently."""
-    problems = []
-    sound: set[str] = {""}
-    for path in owners:
-        parent = path.rpartition("/")[0]
-        passed = []
-        while parent not in sound:
-            owner = owners.get(parent)
-            if owner is not None and not isinstance(owner[1], Directory):
-                problems.append(EntryError(path, f"lies under `{parent}`, which is a {_kind(owner[1])}"))
-                break
-            passed.append(parent)
-            parent = parent.rpartition("/")[0]
-        else:
-            sound.update(passed)
-    return problems
-
-
-def _arranged(segment: Segment, problems: list[EntryError]) -> Segment:
-    """The segment without its directories, in order, with the first of each group of hard links as the file."""
-    entries: list[Entry] = [entry for entry in segment.entries if not isinstance(entry, Directory)]
-    if any(isinstance(entry, Hardlink) for entry in entries):
-        entries = _linked(segment, entries, problems)
-    return Segment(segment.name, tuple(sorted(entries, key=_place)))
-
-
-def _linked(segment: Segment, entries: list[Entry], problems: list[EntryError]) -> list[Entry]:
-    known = {entry.path: entry for entry in segment.entries}
-    groups: dict[str, list[str]] = {}
-    for entry in entries:
-        if isinstance(entry, Hardlink):
-            target = known.get(entry.target)
-            if isinstance(target, File):
-                groups.setdefault(entry.target, []).append(entry.path)
-            else:
-                problems.append(EntryError(entry.path, _unlinkable(entry.target, target, segment.name)))
-    linked = {name for path, paths in groups.items() for name in (path, *paths)}
-    result = [entry for entry in entries if entry.path not in linked]
-    for path, paths in groups.items():
-        leader, *others = sorted([path, *paths], key=_components)
-        file = known[path]
-        assert isinstance(file, File)
-        result.append(replace(file, path=leader))
-        result += [Hardlink(path=other, target=leader) for other in others]
-    return result
-
-
-def _unlinkable(path: str, target: Entry | None, segment: str) -> str:
-    if target is None:
-        return f"is a hard link to `{path}`, which segment `{segment}` does not hold"
-    return f"is a hard link to `{path}`, which is a {_kind(target)}"
-
-
-def _illegal(entry: Entry) -> str | None:
-    """Why `entry` can be in no layer at all, or None."""
-    return _illegal_path(entry.path) or _illegal_metadata(entry)
 
 
 def _illegal_path(path: str) -> str | None:
@@ -249,6 +294,10 @@ def _illegal_text(text: str) -> str | None:
 
 
 def _illegal_metadata(entry: Entry) -> str | None:
+    if type(entry) is File and type(entry.mtime) is type(entry.mode) is type(entry.size) is int:
+        usual = not (entry.uid or entry.gid or entry.xattrs)
+        if usual and 0 <= entry.mode <= _MAX_MODE and 0 <= entry.mtime <= _MAX_INT and 0 <= entry.size <= _MAX_INT:
+            return None  # nearly all entries, told at once
     if isinstance(entry, Hardlink):
         return None  # the target is looked up, so what is wrong with it is known by then
     reason = (

@@ -105,8 +105,8 @@ def test_gzip_headers_with_everything() -> None:
     assert unpacked(member.getvalue() + extra) == b"namedextra"
 
 
-def test_a_hundred_thousand_empty_members_are_no_problem() -> None:
-    assert unpacked(gzip.compress(b"", mtime=0) * 100_000) == b""
+def test_twenty_thousand_empty_members_are_no_problem() -> None:
+    assert unpacked(gzip.compress(b"", mtime=0) * 20_000) == b""
 
 
 def test_zstd_frames_of_every_shape() -> None:
@@ -136,16 +136,16 @@ def test_every_cut_is_noticed(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_a_cut_in_a_large_blob_is_noticed(name: str) -> None:
-    write = WRITERS[name]
+    whole, large = WRITERS[name](b"whole"), WRITERS[name](DATA)
     for end in (-1, -4, -9, -1000):
-        assert refused(write(DATA)[:end]) == f"{name} data is cut short"
-        assert refused(write(b"whole") + write(DATA)[:end]) == f"{name} data is cut short"
+        assert refused(large[:end]) == f"{name} data is cut short"
+        assert refused(whole + large[:end]) == f"{name} data is cut short"
 
 
-@pytest.mark.parametrize("tail", [b"\0", bytes(512), bytes(100_000), b"garbage", b"\x1f"], ids=repr)
+@pytest.mark.parametrize("tail", [b"\0", bytes(512), bytes(1000), b"garbage", b"\x1f"], ids=lambda tail: repr(tail[:9]))
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_nothing_may_follow(name: str, tail: bytes) -> None:
-    message = refused(WRITERS[name](DATA) + tail[:1000])
+    message = refused(WRITERS[name](DATA) + tail)
     assert message.startswith((f"{name} data is damaged: ", f"{name} data is cut short"))
 
 
@@ -187,8 +187,8 @@ def test_the_limit_is_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_a_bomb_is_stopped_early(name: str) -> None:
-    blob = WRITERS[name](bytes(64 << 20))
-    source = io.BytesIO(blob * 50)
+    blob = WRITERS[name](bytes(8 << 20))
+    source = io.BytesIO(blob * 400)
     stream = decompress(source, limit=1 << 20)
     with pytest.raises(CodecError, match="expands to more than"):
         stream.read()
@@ -203,7 +203,7 @@ def test_output_comes_in_bounded_steps() -> None:
             return super().read(size)
 
     for name in COMPRESSED:
-        stream = decompress(Watched(WRITERS[name](bytes(64 << 20))), limit=1 << 30)
+        stream = decompress(Watched(WRITERS[name](bytes(8 << 20))), limit=1 << 30)
         assert len(stream.read1(1 << 30)) <= 1 << 20
 
 
@@ -246,9 +246,9 @@ def test_sources_may_give_any_number_of_bytes(name: str, data: st.DataObject) ->
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(min(size or 0, data.draw(st.integers(1, 40))))
 
-    content = data.draw(st.binary(max_size=300))
+    content = b"-" + data.draw(st.binary(max_size=300))  # plain data must not begin like a compressed one
     source: BinaryIO = Trickle(WRITERS[name](content))
-    assert decompress(source, limit=300).read() == content
+    assert decompress(source, limit=301).read() == content
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b""]))

@@ -30,12 +30,19 @@ from layers import (
 from tests.layers.trees import fixture, generated, trees
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
 
 def packed(segments: list[Segment]) -> bytes:
-    return b"".join(chunk for segment in arrange(segments) for chunk in members(segment.entries)) + END
+    arrangement = arrange(segments)
+    return b"".join(members(arrangement.entries(), arrangement.metadata)) + END
+
+
+def alone(*entries: Entry) -> Iterator[bytes]:
+    """The members of `entries`, none of which is a hard link to another."""
+    return members(entries, lambda path: None)
 
 
 def opened(data: bytes) -> tarfile.TarFile:
@@ -87,7 +94,7 @@ def test_types_and_metadata_of_every_kind() -> None:
         read(header(Directory(path="d", mode=0o1777, uid=1, gid=2, mtime=3))),
         read(header(file)),
         read(header(Symlink(path="l", target="../t", uid=4, gid=5, mtime=6))),
-        read(header(Hardlink(path="h", target="bin/a"), file)),
+        read(header(Hardlink(path="h", target="bin/a"), file.metadata)),
     ]
     assert [(m.type, m.name, m.linkname, m.mode, m.uid, m.gid, m.size, m.mtime) for m in found] == [
         (b"5", "d", "", 0o1777, 1, 2, 0, 3),
@@ -163,7 +170,7 @@ def test_long_link_targets(length: int, extended: bool) -> None:
     target = "t" * length
     for data in (
         header(Symlink(path="l", target=target)),
-        header(Hardlink(path="l", target=target), generated(target, b"")),
+        header(Hardlink(path="l", target=target), generated(target, b"").metadata),
     ):
         assert (data[156:157] == b"x") is extended
         assert read(data).linkname == target
@@ -191,7 +198,7 @@ def test_capabilities_are_repeated_on_hard_links() -> None:
     file = generated("f", b"", xattrs=(("security.capability", value),))
     record = b"57 SCHILY.xattr.security.capability=" + value + b"\n"
     assert len(record) == 57
-    for data in (header(file), header(Hardlink(path="l", target="f"), file)):
+    for data in (header(file), header(Hardlink(path="l", target="f"), file.metadata)):
         assert data[512:1024] == record.ljust(512, b"\0")
         assert list(read(data).pax_headers) == ["SCHILY.xattr.security.capability"]
 
@@ -203,7 +210,7 @@ def test_pax_records_are_sorted() -> None:
 
 def test_a_hard_link_follows_its_file() -> None:
     with pytest.raises(EntryError, match="`l`: is a hard link to `f`, which does not come before it"):
-        list(members([Hardlink(path="l", target="f"), generated("f", b"")]))
+        list(alone(Hardlink(path="l", target="f"), generated("f", b"")))
 
 
 @given(trees())
@@ -248,14 +255,14 @@ def test_no_type_flag_but_these() -> None:
 def test_content_is_padded_with_zeros() -> None:
     for size in (0, 1, 511, 512, 513, (1 << 20) - 1, 1 << 20, (1 << 20) + 1):
         content = b"x" * size
-        data = b"".join(members([generated("f", content)]))
+        data = b"".join(alone(generated("f", content)))
         assert data[512:] == content + bytes(-size % 512)
 
 
 def test_chunks_are_small(tmp_path: Path) -> None:
     path = tmp_path / "big"
     path.write_bytes(bytes(5 << 20))
-    chunks = members([File(path="big", size=5 << 20, content=FileContent(path))])
+    chunks = alone(File(path="big", size=5 << 20, content=FileContent(path)))
     assert max(map(len, chunks)) <= 1 << 20
 
 
@@ -271,7 +278,7 @@ class Trickle:
 
 
 def test_short_reads_are_no_end() -> None:
-    data = b"".join(members([File(path="f", size=17, content=Trickle())]))
+    data = b"".join(alone(File(path="f", size=17, content=Trickle())))
     assert data[512:529] == b"slowly but surely"
 
 
@@ -279,10 +286,10 @@ def test_short_reads_are_no_end() -> None:
 def test_files_have_the_size_announced(size: int) -> None:
     content = Bytes(b"x" * size)
     with pytest.raises(EntryError) as shorter:
-        list(members([File(path="a/f", size=size + 1, content=content)]))
+        list(alone(File(path="a/f", size=size + 1, content=content)))
     assert str(shorter.value) == f"`a/f`: has {size} bytes, not the {size + 1} announced"
     with pytest.raises(EntryError) as longer:
-        list(members([File(path="a/f", size=size - 1, content=content)]))
+        list(alone(File(path="a/f", size=size - 1, content=content)))
     assert str(longer.value) == f"`a/f`: has more than the {size - 1} bytes announced"
     assert longer.value.path == "a/f"
 
@@ -290,7 +297,7 @@ def test_files_have_the_size_announced(size: int) -> None:
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     def reason(path: Path) -> str:
         with pytest.raises(EntryError) as caught:
-            list(members([File(path="opt/f", size=1, content=FileContent(path))]))
+            list(alone(File(path="opt/f", size=1, content=FileContent(path))))
         return str(caught.value)
 
     (tmp_path / "link").symlink_to("target")
@@ -312,7 +319,7 @@ def test_an_error_in_the_middle_is_named_and_the_stream_closed() -> None:
             return self.stream
 
     with pytest.raises(EntryError, match="`f`: cannot be read: Input/output error"):
-        list(members([File(path="f", size=1, content=Content())]))
+        list(alone(File(path="f", size=1, content=Content())))
     assert Content.stream.closed
 
 
@@ -325,6 +332,6 @@ def test_contents_are_opened_one_at_a_time(tmp_path: Path) -> None:
             opened_now.append(io.BytesIO(b"x"))
             return opened_now[-1]
 
-    list(members([File(path=f"f{n}", size=1, content=Content()) for n in range(5)]))
+    list(alone(*(File(path=f"f{n}", size=1, content=Content()) for n in range(5))))
     assert len(opened_now) == 5
     assert all(stream.closed for stream in opened_now)

@@ -24,7 +24,7 @@ from layers import (
     arrange,
     parents,
 )
-from tests.layers.trees import fixture, generated, names, trees
+from tests.layers.trees import generated, names, streamed, trees
 
 if TYPE_CHECKING:
     import random
@@ -34,13 +34,16 @@ def only(*entries: Entry) -> Arrangement:
     return arrange([Segment("one", entries)])
 
 
-def paths(arrangement: Arrangement) -> list[list[str]]:
-    return [[entry.path for entry in segment.entries] for segment in arrangement]
+def paths(arrangement: Arrangement) -> list[str]:
+    return [entry.path for entry in arrangement.entries()]
 
 
 def refused(*segments: Segment) -> str:
+    """Why `segments` are no layer; as streams they are none either."""
     with pytest.raises(EntryError) as caught:
         arrange(segments)
+    with pytest.raises(EntryError):
+        list(arrange(streamed(segments)).entries())
     return str(caught.value)
 
 
@@ -54,34 +57,29 @@ def test_directories_come_first_then_segments_by_name_each_by_path_component() -
             ),
         ]
     )
-    assert [segment.name for segment in arrangement] == ["", "a", "z"]
-    assert paths(arrangement) == [["c", "d", "d/y"], ["d/y/x", "d-x"], ["d/z"]]
-    assert [entry.path for entry in arrangement.entries()] == ["c", "d", "d/y", "d/y/x", "d-x", "d/z"]
+    assert paths(arrangement) == ["c", "d", "d/y", "d-x", "d/y/x", "d/z"]
 
 
-def test_order_is_by_the_bytes_of_components() -> None:
-    arrangement = only(
-        *(generated(path, b"") for path in ["é", "a b", "a/b", "a-b", "z", "aa", "B", "\U0001f600", "\ufffd"])
-    )
-    assert paths(arrangement) == [["B", "a/b", "a b", "a-b", "aa", "z", "é", "\ufffd", "\U0001f600"]]
+def test_directories_are_in_the_order_of_the_bytes_of_components() -> None:
+    names_ = ["é", "a b", "a/b", "a-b", "z", "aa", "B", "\U0001f600", "\ufffd"]
+    arrangement = only(*(Directory(path=path) for path in names_))
+    assert paths(arrangement) == ["B", "a/b", "a b", "a-b", "aa", "z", "é", "\ufffd", "\U0001f600"]
+
+
+def test_other_entries_stay_in_their_order() -> None:
+    assert paths(only(*(generated(path, b"") for path in "cab"))) == ["c", "a", "b"]
 
 
 def test_empty_segments_leave_no_trace() -> None:
-    assert arrange([]).segments == ()
-    assert arrange([Segment("a", ()), Segment("", ())]).segments == ()
-    assert paths(arrange([Segment("a", (Directory(path="d"),))])) == [["d"]]
-
-
-def test_arranging_again_changes_nothing() -> None:
-    once = arrange(fixture())
-    assert arrange(once) == once
+    assert paths(arrange([])) == paths(arrange([Segment("a", ()), Segment("", ())])) == []
+    assert paths(arrange([Segment("a", (Directory(path="d"),)), Segment("b", iter(()))])) == ["d"]
 
 
 @given(trees(), st.randoms(use_true_random=False))
-def test_the_order_of_the_input_does_not_matter(segments: list[Segment], chance: random.Random) -> None:
-    shuffled = [Segment(s.name, tuple(chance.sample(s.entries, len(s.entries)))) for s in segments]
-    chance.shuffle(shuffled)
-    assert arrange(shuffled) == arrange(segments)
+def test_the_order_of_the_segments_does_not_matter(segments: list[Segment], chance: random.Random) -> None:
+    expected = list(arrange(segments).entries())
+    chance.shuffle(segments)
+    assert list(arrange(segments).entries()) == list(arrange(streamed(segments)).entries()) == expected
 
 
 @given(trees())
@@ -91,14 +89,12 @@ def test_every_path_comes_out_once_and_nothing_is_added(segments: list[Segment])
     assert set(arranged) == {entry.path for segment in segments for entry in segment.entries}
 
 
-def test_the_first_of_a_group_of_hard_links_carries_the_file() -> None:
+def test_hard_links_tell_the_metadata_of_their_file() -> None:
     file = generated("m", b"x", mode=0o755, mtime=7)
-    arrangement = only(Hardlink(path="z", target="m"), file, Hardlink(path="b", target="m"))
-    assert arrangement.segments[0].entries == (
-        replace(file, path="b"),
-        Hardlink(path="m", target="b"),
-        Hardlink(path="z", target="b"),
-    )
+    arrangement = only(file, Hardlink(path="b", target="m"))
+    assert list(arrangement.entries()) == [file, Hardlink(path="b", target="m")]
+    assert arrangement.metadata("m") == file.metadata
+    assert arrangement.metadata("b") is arrangement.metadata("x") is None
 
 
 @pytest.mark.parametrize(
@@ -123,6 +119,8 @@ def test_the_first_of_a_group_of_hard_links_carries_the_file() -> None:
 def test_paths_that_no_layer_can_hold(path: str, reason: str) -> None:
     expected = f"`{path}`: {reason}"
     assert refused(Segment("s", (generated(path, b""),))) == expected
+    beside = generated("x", b""), generated("a/x", b"")  # parents that have been found legal
+    assert refused(Segment("s", (*beside, generated(path, b"")))) == expected
     assert refused(Segment("s", (Directory(path=path),))) == expected
     assert refused(Segment("s", (Symlink(path=path, target="t"),))) == expected
     assert refused(Segment("s", (generated("t", b""), Hardlink(path=path, target="t")))) == expected
@@ -138,9 +136,8 @@ def test_the_longest_legal_names() -> None:
     name = "é" * 127 + "x"
     path = "/".join([name] * 15) + "/" + "y" * 255
     assert len(path.encode()) == 4095
-    assert paths(only(generated(path, b""), generated("...", b""), generated("a/..b/.whx", b""))) == [
-        ["...", "a/..b/.whx", path]
-    ]
+    legal = [path, "...", "a/..b/.whx"]
+    assert paths(only(*(generated(path, b"") for path in legal))) == legal
 
 
 @given(trees(), st.data())
@@ -194,30 +191,23 @@ def test_nothing_lies_under_what_is_no_directory(above: Entry, what: str) -> Non
     """Engines follow, drop or refuse such paths differently."""
     linked = generated("f", b"")
     below = generated("d/e/f", b"")
-    assert refused(Segment("s", (above, below, linked))) == f"`d/e/f`: lies under `d`, which is {what}"
-    message = refused(Segment("a", (below,)), Segment("b", (above, linked)))
+    assert refused(Segment("s", (linked, above, below))) == f"`d/e/f`: lies under `d`, which is {what}"
+    message = refused(Segment("a", (below,)), Segment("b", (linked, above)))
     assert message == f"`d/e/f`: lies under `d`, which is {what}"
 
 
 def test_hard_links_stay_in_their_segment_and_point_to_files() -> None:
     link = Hardlink(path="l", target="t")
-    assert refused(Segment("s", (link,))) == "`l`: is a hard link to `t`, which segment `s` does not hold"
-    assert (
-        refused(Segment("s", (link,)), Segment("t", (generated("t", b""),)))
-        == "`l`: is a hard link to `t`, which segment `s` does not hold"
-    )
-    assert refused(Segment("s", (link, Directory(path="t")))) == "`l`: is a hard link to `t`, which is a directory"
-    assert (
-        refused(Segment("s", (link, Symlink(path="t", target="x"))))
-        == "`l`: is a hard link to `t`, which is a symbolic link"
-    )
-    assert (
-        refused(Segment("s", (link, Hardlink(path="t", target="f"), generated("f", b""))))
-        == "`l`: is a hard link to `t`, which is a hard link"
-    )
-    assert (
-        refused(Segment("s", (Hardlink(path="l", target="l"),))) == "`l`: is a hard link to `l`, which is a hard link"
-    )
+    absent = "`l`: is a hard link to `t`, which does not come before it in segment `s`"
+    assert refused(Segment("s", (link,))) == absent
+    assert refused(Segment("s", (link, generated("t", b"")))) == absent
+    assert refused(Segment("s", (link,)), Segment("a", (generated("t", b""),))) == absent
+    assert refused(Segment("s", (Directory(path="t"), link))) == "`l`: is a hard link to `t`, which is a directory"
+    symlink, file = Symlink(path="t", target="x"), generated("f", b"")
+    assert refused(Segment("s", (symlink, link))) == "`l`: is a hard link to `t`, which is a symbolic link"
+    second = Hardlink(path="t", target="f")
+    assert refused(Segment("s", (file, second, link))) == "`l`: is a hard link to `t`, which is a hard link"
+    assert refused(Segment("s", (Hardlink(path="l", target="l"),))).startswith("`l`: is a hard link to `l`, which does")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +253,7 @@ def test_all_problems_are_collected() -> None:
         only(generated("/a", b""), Hardlink(path="b", target="c"), generated("d", b""), generated("d", b""))
     assert str(caught.value).splitlines() == [
         "`/a`: is absolute",
-        "`b`: is a hard link to `c`, which segment `one` does not hold",
+        "`b`: is a hard link to `c`, which does not come before it in segment `one`",
         "`d`: is there twice in segment `one`",
     ]
     assert [error.path for error in caught.value.errors] == ["/a", "b", "d"]
@@ -280,8 +270,32 @@ def test_a_message_stays_readable_with_very_many_problems() -> None:
 def test_segments_have_names_of_their_own() -> None:
     with pytest.raises(LayerError, match="two segments are named `a`"):
         arrange([Segment("a", ()), Segment("b", ()), Segment("a", ())])
-    with pytest.raises(LayerError, match="a segment without a name may hold directories only"):
-        arrange([Segment("", (generated("f", b""),))])
+    for entries in ((generated("f", b""),), iter(())):
+        with pytest.raises(LayerError, match="a segment without a name may hold directories only"):
+            arrange([Segment("", entries)])
+
+
+def test_streams_meet_what_is_known() -> None:
+    """Whichever comes first in the layer."""
+    file, below = generated("d", b""), generated("d/e", b"")
+
+    def late(*entries: Entry, beside: Segment) -> str:
+        arrangement = arrange([Segment("m", iter(entries)), beside])
+        with pytest.raises(EntryError) as caught:
+            list(arrangement.entries())
+        return str(caught.value)
+
+    for name in ("a", "z"):
+        assert late(file, beside=Segment(name, (Directory(path="d"),))) == (
+            f"`d`: is a directory in segment `{name}` and a file in segment `m`"
+        )
+        assert (
+            late(file, beside=Segment(name, (file,))) == f"`d`: is a file in segment `{name}` and a file in segment `m`"
+        )
+        assert late(below, beside=Segment(name, (file,))) == "`d/e`: lies under `d`, which is a file"
+        assert late(file, beside=Segment(name, (below,))) == "`d`: is a file, but other paths lie under it"
+    assert late(below, file, beside=Segment("a", ())) == "`d`: is a file, but other paths lie under it"
+    assert late(Directory(path="x"), beside=Segment("a", ())) == "`x`: is a directory in the stream of segment `m`"
 
 
 def test_parents() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from layers import OrderedMap
 
-__all__ = ["fixture", "generated", "names", "threaded", "trees"]
+__all__ = ["fixture", "generated", "names", "streamed", "threaded", "trees"]
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -25,21 +26,27 @@ def generated(path: str, data: bytes, **metadata: Any) -> File:
     return File(path=path, size=len(data), content=Bytes(data), **metadata)
 
 
+@cache
+def _big() -> bytes:
+    """Crosses 1 MiB twice."""
+    return b"".join(n.to_bytes(4, "big") for n in range(640_000))
+
+
 def fixture() -> list[Segment]:
-    """One of everything that a layer can hold, in no particular order; its diff_ids are pinned."""
+    """One of everything that a layer can hold; its diff_ids are pinned."""
     long = "/".join(["directory-with-a-long-name"] * 11)  # 296 characters
     paths = [f"opt/{long}/file", "opt/demo/bin/demo", "opt/ünï/ç", "opt/split/" + "s" * 96]
     directories = tuple(Directory(path=path) for path in parents(paths))
     script = generated("opt/demo/bin/demo", b"#!/bin/sh\nexec true\n", mode=0o755, mtime=1_700_000_000)
     demo: tuple[Entry, ...] = (
-        Hardlink(path="opt/demo/bin/again", target="opt/demo/bin/demo"),
         script,
+        Hardlink(path="opt/demo/bin/again", target="opt/demo/bin/demo"),
         Hardlink(path="opt/demo/bin/zlast", target="opt/demo/bin/demo"),
         Symlink(path="opt/demo/bin/link", target="demo", mtime=5),
         Symlink(path="opt/demo/dangling", target="../" * 40 + "nowhere"),
         generated("opt/demo/empty", b"", mode=0o600, uid=1000, gid=1001),
         generated("opt/demo/block", bytes(range(256)) * 2),
-        generated("opt/demo/big", b"".join(n.to_bytes(4, "big") for n in range(640_000))),  # crosses 1 MiB twice
+        generated("opt/demo/big", _big()),
         generated("opt/demo/setuid", b"x", mode=0o4755, uid=3_000_000, gid=2_097_152),
         generated("opt/demo/capable", b"x", xattrs=(("security.capability", b"\1\0\0\2\0\4\0\0" + bytes(12)),)),
         Directory(path="opt/demo/sticky", mode=0o1777, mtime=60),
@@ -54,6 +61,18 @@ def fixture() -> list[Segment]:
         generated("opt/a", b"order"),
     )
     return [Segment("names", (*names_, *directories)), Segment("demo", (*demo, *directories))]
+
+
+def streamed(segments: Iterable[Segment]) -> list[Segment]:
+    """The same segments, their entries as streams."""
+    return [
+        Segment(
+            segment.name,
+            iter([entry for entry in segment.entries if not isinstance(entry, Directory)]),
+            tuple(entry for entry in segment.entries if isinstance(entry, Directory)),
+        )
+        for segment in segments
+    ]
 
 
 names = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=60).filter(
