@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layers.digest import Digest
+from ociforge.conda.clobber import content, refuse_mixtures
 from ociforge.conda.linked import on_disk
 from ociforge.conda.package import Conflict
 from ociforge.errors import PackageError
 from ociforge.events import Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ociforge.conda.linked import Linked
@@ -19,21 +20,23 @@ if TYPE_CHECKING:
 
 __all__ = ["conflicts", "warnings"]
 
+_HINT = "build again, or with the streaming installer, which settles it itself"
+
 
 def conflicts(linked: Sequence[Linked], root: Path) -> tuple[Conflict, ...]:
     """Who won which path in the prefix `root`, sorted by path.
 
     Raises PackageError for a path that is a file for one package and a directory for another: what rattler makes of
-    it differs from run to run. Also when a file on disk is not the one of the package that rattler says has won.
+    it differs from run to run. Also when a file on disk is not the one of the package that rattler says has won, and
+    for scripts that it generates where another package has a file, which it writes in any order.
     """
-    _refuse_mixtures(linked)
-    providers: dict[str, list[tuple[Linked, PathRecord]]] = {}
-    contested = {path for package in linked for path in package.lost}
+    refuse_mixtures([(package.filename, [entry.path for entry in package.paths]) for package in linked])
+    providers: dict[str, dict[str, tuple[Linked, PathRecord]]] = {}
     for package in linked:
         for entry in package.paths:
-            if entry.path in contested:
-                providers.setdefault(entry.path, []).append((package, entry))
-    return tuple(_conflict(path, providers[path], root) for path in sorted(providers))
+            providers.setdefault(entry.path, {})[package.name] = package, entry
+    contested = sorted(path for path, found in providers.items() if len(found) > 1)
+    return tuple(_conflict(path, list(providers[path].values()), root) for path in contested)
 
 
 def _conflict(path: str, providers: Sequence[tuple[Linked, PathRecord]], root: Path) -> Conflict:
@@ -41,7 +44,7 @@ def _conflict(path: str, providers: Sequence[tuple[Linked, PathRecord]], root: P
     losers = [(package, entry) for package, entry in providers if path in package.lost]
     if len(winners) != 1 or not _is_there(winners[0][1], root):
         names = ", ".join(f"`{package.filename}`" for package, _ in providers)
-        raise PackageError(f"{names} all provide `{path}`, and rattler did not settle whose is used", "build again")
+        raise PackageError(f"{names} all provide `{path}`, and rattler did not settle whose is used", _HINT)
     winner, kept = winners[0]
     return Conflict(
         path=path,
@@ -52,35 +55,24 @@ def _conflict(path: str, providers: Sequence[tuple[Linked, PathRecord]], root: P
 
 
 def _is_there(entry: PathRecord, root: Path) -> bool:
-    """Whether the file on disk is the one recorded: rattler moves clobbered files about after linking."""
+    """Whether the file on disk is the one recorded: rattler moves clobbered files about after linking.
+
+    It leaves links where they are that lead nowhere from where they were put aside.
+    """
     place = on_disk(root, entry.path)
     if place.is_symlink():
         return entry.path_type == "softlink"
     expected = entry.sha256_in_prefix or entry.sha256
-    with place.open("rb") as stream:
-        return expected is None or Digest.of_stream(stream).hex == expected
+    try:
+        with place.open("rb") as stream:
+            return expected is None or Digest.of_stream(stream).hex == expected
+    except FileNotFoundError:
+        return False
 
 
-def _refuse_mixtures(linked: Sequence[Linked]) -> None:
-    files: dict[str, Linked] = {}
-    directories: dict[str, Linked] = {}
-    for package in linked:
-        for entry in package.paths:
-            files.setdefault(entry.path, package)
-            parent = entry.path.rpartition("/")[0]
-            while parent and parent not in directories:
-                directories[parent] = package
-                parent = parent.rpartition("/")[0]
-    problems = [
-        f"`{path}` is a file of `{files[path].filename}` but a directory of `{directories[path].filename}`"
-        for path in sorted(files.keys() & directories.keys())
-    ]
-    if problems:
-        raise PackageError.collect(problems, "the two packages cannot be in one environment: lock another build of one")
-
-
-def _content(entry: PathRecord) -> tuple[str, str | None]:
-    return entry.path_type, entry.sha256_in_prefix or entry.sha256
+def _content(entry: PathRecord) -> Hashable:
+    """What the package itself has there, as `clobber` judges it."""
+    return content(entry.path_type, entry.sha256, entry.prefix_placeholder, entry.file_mode)
 
 
 def warnings(conflicts: Iterable[Conflict]) -> Iterator[Warned]:

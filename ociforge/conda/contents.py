@@ -1,100 +1,58 @@
-"""What is inside an archive, as far as it must be known before rattler links it."""
+"""What is inside an archive, as far as rattler's own installation does not tell."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import PurePosixPath
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
-import msgspec
-from rattler.package_streaming import PackageArchive
-
-from ociforge.conda.translate import RATTLER_ERRORS, reason
-from ociforge.errors import PackageError
+from ociforge.conda.archive import ArchiveFile
+from ociforge.conda.info import PathInfo, parse_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ociforge.conda.fetch import Archive
+    from ociforge.conda.info import PackageInfo, Python
 
-__all__ = ["SMALLEST_LINK", "hard_links"]
-
-# A second name of a smaller file is written as a file of its own: it costs less than unpacking the archive once
-# more to find such links. A property of the archive alone, so the result is the same everywhere.
-SMALLEST_LINK = 64 << 10  # 64 KiB
+__all__ = ["Contents", "Placed", "contents"]
 
 
-class _Path(msgspec.Struct, frozen=True):
-    path: str = msgspec.field(name="_path")
-    path_type: str = "hardlink"
-    sha256: str | None = None
-    size_in_bytes: int | None = None
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A file of the archive: its `position` there, and the `member` that has its content, for hard links another."""
+
+    position: int
+    member: str
 
 
-class _Paths(msgspec.Struct, frozen=True):
-    paths: list[_Path]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What the archive says of itself, and its members by name, directories included."""
+
+    info: PackageInfo
+    members: Mapping[str, Placed]
+
+    def placed(self, python: Python | None) -> Mapping[str, Placed]:
+        """The members of the package's files by their path below the prefix."""
+        return {
+            place: self.members[path.path]
+            for place, path in self.info.places(python)
+            if isinstance(path, PathInfo) and path.path in self.members
+        }
 
 
-async def hard_links(archive: Archive) -> Mapping[str, str]:
-    """Second names in `archive`: path -> the member that it is a hard link to, for files from SMALLEST_LINK up.
+def contents(archive: Archive) -> Contents:
+    """Look through `archive`.
 
-    They are read from the archive's tar headers, never from inodes, which a copied or deduplicated cache changes.
+    Hard links are read from the archive's tar headers, never from inodes, which a copied or deduplicated cache changes.
     Checks all paths on the way and raises PackageError for one that leads out of the prefix (rattler would follow it
     or abort the process) and for what rattler cannot link.
     """
-    try:
-        package = await PackageArchive.from_path(archive.path)
-        paths = await _paths(archive, package)
-        _check(archive, paths)
-        if not _has_twins(paths):
-            return {}
-        links = {
-            _normal(entry.name): _normal(entry.link_target)
-            async for entry in package.stream("pkg")
-            if entry.is_hardlink and entry.link_target
-        }
-    except RATTLER_ERRORS as error:
-        raise PackageError(f"reading `{archive.record.file_name}`: {reason(error)}") from error
-    return {path: _first(path, links) for path in links}
-
-
-async def _paths(archive: Archive, package: PackageArchive) -> list[_Path]:
-    """The package's paths; archives older than `paths.json` list them in `info/files`."""
-    document = await package.read_file("info/paths.json")
-    if document is not None:
-        return msgspec.json.decode(document, type=_Paths).paths
-    listing = await package.read_file("info/files")
-    if listing is None:
-        raise PackageError(f"`{archive.record.file_name}` is no conda package: it lists no files")
-    return [_Path(line.strip()) for line in listing.decode().splitlines() if line.strip()]
-
-
-def _check(archive: Archive, paths: Iterable[_Path]) -> None:
-    name = archive.record.file_name
-    problems = []
-    for entry in paths:
-        if not {"", ".", ".."}.isdisjoint(entry.path.split("/")) or "\0" in entry.path:
-            problems.append(f"`{name}` ships `{entry.path}`, which is no plain path inside the prefix")
-        elif entry.path_type == "directory":
-            problems.append(f"`{name}` ships the directory `{entry.path}` as such, which rattler cannot install")
-    if problems:
-        raise PackageError.collect(problems, "report it to the package's maintainers, or lock another build of it")
-
-
-def _has_twins(paths: Iterable[_Path]) -> bool:
-    """Whether two files have the same content: hard links are among such, if there are any."""
-    counts = Counter(entry.sha256 for entry in paths if (entry.size_in_bytes or 0) >= SMALLEST_LINK and entry.sha256)
-    return any(count > 1 for count in counts.values())
-
-
-def _normal(path: str) -> str:
-    return str(PurePosixPath(path))
-
-
-def _first(path: str, links: Mapping[str, str]) -> str:
-    """The member at the end of a chain of links; tar allows a link to name a link."""
-    seen = set()
-    while path in links and path not in seen:
-        seen.add(path)
-        path = links[path]
-    return path
+    file = ArchiveFile(path=archive.path, filename=archive.record.file_name)
+    info = parse_info(file.info(), file.filename)
+    members: dict[str, Placed] = {}
+    for position, member in enumerate(chain(file.payload(), file.rest())):
+        first = members.get(member.link) if member.kind == "hardlink" else None
+        members[member.name] = Placed(position, first.member if first is not None else member.name)
+    return Contents(info=info, members=members)

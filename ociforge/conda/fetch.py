@@ -8,6 +8,7 @@ ever sees files of the cache.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from rattler.package_streaming import download_to_writer
 from layers.digest import Digest, DigestWriter
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.conda.url import without_credentials
-from ociforge.errors import PackageError
+from ociforge.errors import OfflineError, PackageError
 from ociforge.events import BlobDone, BlobProgress, BlobStarted, Notify, ignore
+from ociforge.network import ONLINE, Route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -30,85 +32,141 @@ if TYPE_CHECKING:
 
     from rattler import RepoDataRecord
 
+    from ociforge.network import Network, Place
+
     T = TypeVar("T")
 
-__all__ = ["Archive", "collected", "fetch", "fetched"]
+__all__ = ["Archive", "Fetcher", "archive_digest", "archive_path", "collected", "fetch", "fetched", "local_path"]
 
 _SUFFIXES = (".conda", ".tar.bz2")
 _PARALLEL = 8  # downloads at once: as pixi's default is 50, which small mirrors answer with 429, fewer
 _ATTEMPTS = 3  # for a transfer that breaks off; refused requests are retried by rattler's client
+_MIRROR_RETRIES = 1  # of a request to a mirror: there is somebody else to ask
 _READ_SIZE = 1 << 20  # 1 MiB
+_FETCH_HINT = "fetch it where there is a network: `ociforge fetch`"
 _CACHE_HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that can be written"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """A verified archive in the cache. `size` in bytes."""
+    """A verified archive: in the cache, or where a `file:` URL has it. `size` in bytes.
+
+    `stamp` tells the file that was verified from others; see `check_unchanged`.
+    """
 
     record: RepoDataRecord
     path: Path
     digest: Digest
     size: int
+    stamp: tuple[int, ...] | None = None
+
+    def check_unchanged(self) -> None:
+        """Raise PackageError when the file is not the one that was verified: what was read of it means nothing."""
+        try:
+            now = _stamp(self.path.stat())
+        except OSError:
+            now = None
+        if self.stamp is not None and now != self.stamp:
+            raise PackageError(f"`{self.path}` was changed while it was read", "build again")
 
 
 def fetch(
-    records: Sequence[RepoDataRecord], *, cache: Path, retries: int = 3, notify: Notify = ignore
+    records: Sequence[RepoDataRecord],
+    *,
+    cache: Path,
+    retries: int = 3,
+    network: Network = ONLINE,
+    notify: Notify = ignore,
 ) -> tuple[Archive, ...]:
-    """The archives of `records`, in their order: from `cache` where they are there and whole, else from their URLs.
+    """The archives of `records`, in their order: from `cache` where they are there and whole, else from the mirrors
+    that `network` has for their URLs, else from these.
 
     `cache/<sha256>.conda` appears only when it is whole; concurrent processes may share the directory. Credentials
     come from where rattler looks for them. `retries`: how often a request that fails is repeated.
-    Raises PackageError with one line for each archive that cannot be had.
+    Raises PackageError with one line for each archive that cannot be had, OfflineError when a network is missing.
     """
-    return asyncio.run(fetched(records, cache=cache, retries=retries, notify=notify))
+    return asyncio.run(fetched(records, cache=cache, retries=retries, network=network, notify=notify))
 
 
 async def fetched(
-    records: Sequence[RepoDataRecord], *, cache: Path, retries: int, notify: Notify
+    records: Sequence[RepoDataRecord], *, cache: Path, retries: int, network: Network = ONLINE, notify: Notify
 ) -> tuple[Archive, ...]:
     """`fetch`, for a running event loop."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PackageError(f"cannot use `{cache}` for conda archives: {error.strerror}", _CACHE_HINT) from error
-    fetcher = _Fetcher(cache=cache, retries=retries, notify=notify)
+    fetcher = Fetcher(cache=cache, retries=retries, network=network, notify=notify)
     return await collected([fetcher.archive(record) for record in records])
 
 
 async def collected(tasks: Sequence[Awaitable[T]]) -> tuple[T, ...]:
-    """The results of `tasks`, run at the same time; their PackageErrors together, when some fail."""
+    """The results of `tasks`, run at the same time; their PackageErrors together, when some fail, as an OfflineError if
+    one of them is.
+    """
     results = await asyncio.gather(*tasks, return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     for failure in failures:
-        if not isinstance(failure, PackageError):
+        if not isinstance(failure, PackageError | OfflineError):
             raise failure
     if failures:
-        errors = [failure for failure in failures if isinstance(failure, PackageError)]
+        errors = [failure for failure in failures if isinstance(failure, PackageError | OfflineError)]
         hints = dict.fromkeys(error.hint for error in errors if error.hint)
-        raise PackageError.collect([error.message for error in errors], "; ".join(hints) or None)
+        kind = OfflineError if any(isinstance(error, OfflineError) for error in errors) else PackageError
+        raise kind.collect([error.message for error in errors], "; ".join(hints) or None)
     return tuple(result for result in results if not isinstance(result, BaseException))
 
 
-class _Fetcher:
-    def __init__(self, *, cache: Path, retries: int, notify: Notify) -> None:
+class Fetcher:
+    """Brings archives into `cache`, several at once; for one event loop."""
+
+    def __init__(self, *, cache: Path, retries: int, network: Network = ONLINE, notify: Notify) -> None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PackageError(f"cannot use `{cache}` for conda archives: {error.strerror}", _CACHE_HINT) from error
         self._cache = cache
         self._retries = retries
         self._notify = notify
-        self._client: Client | None = None
+        self._route = Route(network.conda, offline=network.offline, notify=notify)
+        self._clients: dict[int, Client] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
 
+    def client(self, place: Place) -> Client:
+        """What requests to `place` are made with: it repeats those that fail, and knows where credentials are."""
+        retries = self._retries if place.mirror is None else min(self._retries, _MIRROR_RETRIES)
+        if retries not in self._clients:
+            self._clients[retries] = Client.default_client(max_retries=retries, user_agent="ociforge")
+        return self._clients[retries]
+
+    def places(self, record: RepoDataRecord) -> tuple[Place, ...]:
+        """Where the archive may be looked for, in order; nowhere, when there is no network and it is not here."""
+        return self._route.places(record.url, without_credentials(record.url))
+
+    def path(self, record: RepoDataRecord) -> Path:
+        """Where the archive is when it is in the cache, whole or not."""
+        return archive_path(self._cache, record)
+
     async def archive(self, record: RepoDataRecord) -> Archive:
-        digest = _digest(record)
-        path = self._cache / f"{digest.hex}{_suffix(record)}"
+        """The archive of `record`, verified; PackageError when it cannot be had."""
+        digest = archive_digest(record)
+        path = self.path(record)
         async with self._slots:
             # Read anew each time: a file that was damaged since is made again, and no fsync is needed.
-            size = await asyncio.to_thread(_intact, path, digest)
-            if size is None:
-                size = await self._ingest(record, digest, path)
-        return Archive(record=record, path=path, digest=digest, size=size)
+            found = await asyncio.to_thread(_verified, record, path, digest)
+            if found is None:
+                found = await asyncio.to_thread(self._in_place, record, digest)
+            return found or await self._ingest(record, digest, path)
 
-    async def _ingest(self, record: RepoDataRecord, digest: Digest, path: Path) -> int:
-        """Bring the archive to `path` by way of a temporary file beside it; returns its size."""
+    def _in_place(self, record: RepoDataRecord, digest: Digest) -> Archive | None:
+        """A whole archive of this machine, where it lies: a copy would cost as much again. None if it is not whole."""
+        for place in self.places(record):
+            if place.local:
+                with contextlib.suppress(ValueError):
+                    path = local_path(place.url)
+                    found = _verified(record, path, digest)
+                    if found is not None:
+                        return found
+        return None
+
+    async def _ingest(self, record: RepoDataRecord, digest: Digest, path: Path) -> Archive:
+        """Bring the archive to `path` by way of a temporary file beside it."""
         try:
             number, name = tempfile.mkstemp(dir=self._cache, prefix=".", suffix=".part")
             part = Path(name)
@@ -116,6 +174,7 @@ class _Fetcher:
                 with os.fdopen(number, "wb") as stream:
                     size = await self._receive(record, digest, stream)
                 part.replace(path)
+                stamp = _stamp(path.stat())
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
@@ -123,54 +182,69 @@ class _Fetcher:
             raise PackageError(
                 f"cannot write `{record.file_name}` into `{self._cache}`: {error.strerror}", _CACHE_HINT
             ) from error
-        return size
+        return Archive(record=record, path=path, digest=digest, size=size, stamp=stamp)
 
     async def _receive(self, record: RepoDataRecord, digest: Digest, stream: BinaryIO) -> int:
-        place = without_credentials(record.url)
-        self._notify(BlobStarted(digest, record.size or 0, place))
-        writer = await self._transfer(record, digest, stream)
+        places = self.places(record)
+        for place in places:
+            try:
+                return await self._received(record, place, digest, stream)
+            except PackageError as error:
+                if place.mirror is None or place is places[-1]:
+                    raise
+                self._route.leave(place.mirror, error.message, lacks=isinstance(error, _AbsentError))
+        raise OfflineError(f"the conda archive `{record.file_name}` is not in the store", _FETCH_HINT)
+
+    async def _received(self, record: RepoDataRecord, place: Place, digest: Digest, stream: BinaryIO) -> int:
+        """Copy the archive from one place into `stream`, and verify it; returns its size."""
+        shown = without_credentials(place.url)
+        self._notify(BlobStarted(digest, record.size or 0, shown))
+        writer = await self._transfer(record, place, digest, stream)
         if writer.digest() != digest:
             raise PackageError(
-                f"`{record.file_name}` from `{place}` is not the archive that the lock names: expected `{digest}`,"
+                f"`{record.file_name}` from `{shown}` is not the archive that the lock names: expected `{digest}`,"
                 f" got `{writer.digest()}` ({_counted(writer.size, record.size)})",
                 "download it again, or update the lock when the channel replaced the archive",
             )
         self._notify(BlobDone(digest, writer.size, "downloaded"))
         return writer.size
 
-    async def _transfer(self, record: RepoDataRecord, digest: Digest, stream: BinaryIO) -> _Limited:
+    async def _transfer(self, record: RepoDataRecord, place: Place, digest: Digest, stream: BinaryIO) -> _Limited:
         """Copy the archive's bytes into `stream`, from its start, trying again when the transfer breaks off."""
         for attempt in range(1, _ATTEMPTS + 1):
             stream.seek(0)
             stream.truncate()
-            writer = _Limited(stream, record, digest, self._notify)
+            writer = _Limited(stream, record, place, digest, self._notify)
             try:
-                await self._copy(record.url, writer)
+                await self._copy(place, writer)
             except RATTLER_ERRORS as error:
-                if isinstance(error, OSError) and error.errno is not None and not record.url.startswith("file:"):
+                if isinstance(error, OSError) and error.errno is not None and not place.local:
                     raise  # our own disk
                 if isinstance(error, OSError) and error.errno is None and attempt < _ATTEMPTS:
                     continue
                 # Not chained: rattler's text holds the URL with its token.
-                raise _unreachable(record, error) from None
+                raise _unreachable(record, place, error) from None
             return writer
         raise AssertionError("unreachable")
 
-    async def _copy(self, url: str, writer: _Limited) -> None:
-        if url.startswith("file:"):
-            await asyncio.to_thread(_copy_local, url, writer)
+    async def _copy(self, place: Place, writer: _Limited) -> None:
+        if place.local:
+            await asyncio.to_thread(_copy_local, place.url, writer)
             return
-        if self._client is None:
-            self._client = Client.default_client(max_retries=self._retries, user_agent="ociforge")
-        await download_to_writer(self._client, url, writer)
+        await download_to_writer(self.client(place), place.url, writer)
+
+
+class _AbsentError(PackageError):
+    """A place that does not have the archive."""
 
 
 class _Limited(DigestWriter):
     """Counts and hashes; refuses more than the bytes that the record announces."""
 
-    def __init__(self, sink: BinaryIO, record: RepoDataRecord, digest: Digest, notify: Notify) -> None:
+    def __init__(self, sink: BinaryIO, record: RepoDataRecord, place: Place, digest: Digest, notify: Notify) -> None:
         super().__init__(sink)
         self._record = record
+        self._place = place
         self._name = digest
         self._notify = notify
 
@@ -178,7 +252,7 @@ class _Limited(DigestWriter):
         super().write(data)
         if self._record.size is not None and self.size > self._record.size:
             raise PackageError(
-                f"`{self._record.file_name}` from `{without_credentials(self._record.url)}` is not the archive that the"
+                f"`{self._record.file_name}` from `{without_credentials(self._place.url)}` is not the archive that the"
                 f" lock names: it has more than {self._record.size} bytes",
                 "update the lock when the channel replaced the archive",
             )
@@ -186,7 +260,13 @@ class _Limited(DigestWriter):
         return len(data)
 
 
-def _digest(record: RepoDataRecord) -> Digest:
+def archive_path(cache: Path, record: RepoDataRecord) -> Path:
+    """Where the archive of `record` is when `cache` has it, whole or not."""
+    return cache / f"{archive_digest(record).hex}{_suffix(record)}"
+
+
+def archive_digest(record: RepoDataRecord) -> Digest:
+    """The archive's sha256, as the lock has it. Raises PackageError when it has none."""
     if record.sha256 is None:
         raise PackageError(
             f"the lock names no sha256 for `{record.file_name}`",
@@ -202,31 +282,44 @@ def _suffix(record: RepoDataRecord) -> str:
     raise PackageError(f"`{record.file_name}` is no conda archive: expected `.conda` or `.tar.bz2`")
 
 
-def _intact(path: Path, digest: Digest) -> int | None:
-    """The size of the cached archive, None when it is missing or damaged."""
+def _verified(record: RepoDataRecord, path: Path, digest: Digest) -> Archive | None:
+    """The archive at `path`, None when it is missing or damaged."""
     try:
         with path.open("rb") as stream:
-            return stream.tell() if Digest.of_stream(stream) == digest else None
+            stamp = _stamp(os.fstat(stream.fileno()))
+            if Digest.of_stream(stream) != digest:
+                return None
+            return Archive(record=record, path=path, digest=digest, size=stream.tell(), stamp=stamp)
     except OSError:
         return None
 
 
-def _copy_local(url: str, writer: _Limited) -> None:
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written to, or when another takes its name."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def local_path(url: str) -> Path:
+    """The file that a `file:` URL names. Raises ValueError for one of another machine."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise ValueError(f"`{parts.netloc}` is another machine")
-    with Path(os.fsdecode(unquote_to_bytes(parts.path))).open("rb") as stream:
+    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+
+
+def _copy_local(url: str, writer: _Limited) -> None:
+    with local_path(url).open("rb") as stream:
         while chunk := stream.read(_READ_SIZE):
             writer.write(chunk)
 
 
-def _unreachable(record: RepoDataRecord, error: BaseException) -> PackageError:
+def _unreachable(record: RepoDataRecord, place: Place, error: BaseException) -> PackageError:
     why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-    message = f"fetching `{record.file_name}` from `{without_credentials(record.url)}`: {why}"
+    message = f"fetching `{record.file_name}` from `{without_credentials(place.url)}`: {why}"
     if why.startswith(("401", "403")):
         return PackageError(message, "log in to the channel (`pixi auth login`)")
     if why.startswith(("404", "410")) or isinstance(error, FileNotFoundError):
-        return PackageError(message, "update the lock: the channel no longer has this archive")
+        return _AbsentError(message, "update the lock: the channel no longer has this archive")
     return PackageError(message, "check the network and that the channel can be reached")
 
 

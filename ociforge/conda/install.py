@@ -16,22 +16,25 @@ from rattler.package_cache import PackageCache
 from rattler.platform import Subdir
 
 from ociforge.conda.conflict import conflicts, warnings
-from ociforge.conda.contents import hard_links
+from ociforge.conda.contents import contents
 from ociforge.conda.fetch import collected, fetched
+from ociforge.conda.info import Python
 from ociforge.conda.layout import Layout
 from ociforge.conda.linked import Linked, read_back
 from ociforge.conda.package import Installation
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.errors import PackageError
 from ociforge.events import Notify, StageStarted, Warned, ignore
+from ociforge.network import ONLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ociforge.conda.fetch import Archive
+    from ociforge.network import Network
 
-__all__ = ["install"]
+__all__ = ["check_records", "install"]
 
 _CHANNEL = "file:///"  # rattler wants a channel for each record; nothing of it is kept
 
@@ -46,29 +49,34 @@ def install(
     mtime: int = 0,
     clamp: int | None = None,
     retries: int = 3,
+    network: Network = ONLINE,
     notify: Notify = ignore,
 ) -> Installation:
     """Lay out `records` for `subdir` as the environment `prefix` (an absolute path in the image).
 
     `cache` keeps archives, which are verified before each use, may be shared by concurrent processes and deleted at any
     time. `staging` is an empty directory of the caller's, to be kept until the entries have been written and then
-    removed. `mtime`: the constant, in seconds; `clamp`: the latest mtime of the other
-    files; `retries`: how often a failing request is repeated. The order of `records` does not matter.
+    removed. `mtime`: the constant, in seconds; `clamp`: the latest mtime of the other files; `retries`: how often a
+    failing request is repeated; `network` has mirrors of the archives' places. The order of `records` does not matter.
 
     Link scripts are not run: a warning names packages that have one. So does one for paths that several packages
     provide with different content. Raises PackageError. Runs an event loop of its own, so not for use inside one.
     """
-    _check(records, prefix)
+    check_records(records, prefix)
     platform = _platform(subdir)
     ordered = sorted(records, key=lambda record: record.name.normalized)
     root = staging.absolute() / "prefix"
 
     async def laid_out() -> tuple[Linked, ...]:
-        archives = await fetched(ordered, cache=cache / "archives", retries=retries, notify=notify)
-        links = await collected([hard_links(archive) for archive in archives])
+        archives = await fetched(ordered, cache=cache / "archives", retries=retries, network=network, notify=notify)
+        looked = await collected([asyncio.to_thread(contents, archive) for archive in archives])
         notify(StageStarted(f"linking {len(archives)} package{'' if len(archives) == 1 else 's'}"))
         await _link(archives, root, prefix=prefix, platform=platform, extracted=staging / "packages")
-        return tuple(read_back(archive, root, twins) for archive, twins in zip(archives, links, strict=True))
+        version = _python(ordered)
+        python = None if version is None else Python.parse(version)
+        return tuple(
+            read_back(archive, root, inside.placed(python)) for archive, inside in zip(archives, looked, strict=True)
+        )
 
     linked = asyncio.run(laid_out())
     clashes = conflicts(linked, root)
@@ -103,7 +111,8 @@ async def _link(archives: Sequence[Archive], root: Path, *, prefix: str, platfor
         raise _unlinkable(error, prefix) from error
 
 
-def _check(records: Sequence[RepoDataRecord], prefix: str) -> None:
+def check_records(records: Sequence[RepoDataRecord], prefix: str) -> None:
+    """Raise PackageError for records that cannot be installed together, or for a `prefix` that is none."""
     parts = prefix.split("/")
     if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]):
         raise PackageError(f"`{prefix}` is no prefix: expected an absolute, normalised path below `/`")

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layers.entry import Directory, Entry, File, FileContent, Hardlink, Symlink
-from ociforge.conda.contents import SMALLEST_LINK
 from ociforge.conda.linked import on_disk
 from ociforge.conda.meta import record_entry, record_name
 from ociforge.conda.package import Activation, Package
@@ -31,10 +30,11 @@ if TYPE_CHECKING:
     from ociforge.conda.linked import Linked
     from ociforge.conda.meta import PathRecord
 
-__all__ = ["Layout"]
+__all__ = ["ENTRY_POINT", "Layout", "is_dropped", "shipped_time"]
 
+_EARLIEST = 315_532_800  # 1980-01-01: rattler moves what is older to it
 _LATEST = 2**31 - 1  # 2038-01-19: file systems with 32-bit times store nothing later
-_ENTRY_POINT = "unix_python_entry_point"
+ENTRY_POINT = "unix_python_entry_point"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Layout:
 
     def package(self, linked: Linked) -> Package:
         record = linked.archive.record
-        kept = [entry for entry in linked.paths if entry.path not in linked.lost and not _dropped(entry.path)]
+        kept = [entry for entry in linked.paths if entry.path not in linked.lost and not is_dropped(entry.path)]
         entries = self._files(linked, kept)
         meta = f"conda-meta/{record_name(record)}"
         entries[meta] = record_entry(record, linked.paths, path=f"{self.prefix}/{meta}", mtime=self.mtime)
@@ -64,20 +64,23 @@ class Layout:
             sha256=linked.archive.digest,
             size=linked.archive.size,
             noarch_python=record.noarch.python,
-            entries=tuple(sorted((*self._directories(entries), *entries.values()), key=_parts)),
+            entries=(*sorted(self._directories(entries), key=_parts), *entries.values()),
             activation=self._activation(linked, kept),
         )
 
-    def _files(self, linked: Linked, kept: Sequence[PathRecord]) -> dict[str, Entry]:
-        """Entries by path; second names of a file in the archive become hard links to the first that is kept."""
-        leaders: dict[str, File] = {}
+    def _files(self, linked: Linked, kept: Iterable[PathRecord]) -> dict[str, Entry]:
+        """Entries by path, in writing order: that of the archive, then entry points.
+
+        Second names of a file in the archive become hard links to the first that is kept and has the same content.
+        """
+        leaders: dict[tuple[str, str | None, str | None], File] = {}
         entries: dict[str, Entry] = {}
-        noarch = linked.archive.record.noarch.python  # paths of the archive are not those of the prefix
-        for path in kept:
+        for path in sorted(kept, key=lambda path: _position(linked, path)):
             entry = self._entry(linked, path)
-            member = linked.links.get(path.path, path.path)
-            if isinstance(entry, File) and entry.size >= SMALLEST_LINK and not _rewritten(path) and not noarch:
-                leader = leaders.setdefault(member, entry)
+            entries.pop(path.path, None)  # a script of the same name as an entry point
+            if isinstance(entry, File) and path.path_type != ENTRY_POINT:
+                member = linked.members[path.path].member
+                leader = leaders.setdefault((member, path.prefix_placeholder, path.file_mode), entry)
                 entries[path.path] = entry if leader is entry else Hardlink(path=entry.path, target=leader.path)
             else:
                 entries[path.path] = entry
@@ -96,7 +99,7 @@ class Layout:
             return Directory(path=name, mtime=self.mtime)
         if not stat.S_ISREG(status.st_mode):
             raise PackageError(f"`{linked.filename}` ships `{path.path}`, which is no regular file")
-        if path.path_type == _ENTRY_POINT:
+        if path.path_type == ENTRY_POINT:
             self._refuse_hosts(linked, path, place.read_bytes())
         return File(
             path=name,
@@ -123,9 +126,7 @@ class Layout:
 
     def _time(self, path: PathRecord, status: os.stat_result) -> int:
         seconds = status.st_mtime_ns // 1_000_000_000
-        if _rewritten(path) or seconds >= _LATEST:
-            return self.mtime
-        return seconds if self.clamp is None else min(seconds, self.clamp)
+        return self.mtime if _rewritten(path) else shipped_time(seconds, self.mtime, self.clamp)
 
     def _directories(self, paths: Iterable[str]) -> Iterator[Directory]:
         """Every directory from the prefix down that holds one of `paths`."""
@@ -156,14 +157,28 @@ class Layout:
             raise PackageError(f"`{name}` of `{linked.filename}` cannot be read: {error}") from error
 
 
-def _dropped(path: str) -> bool:
+def _position(linked: Linked, path: PathRecord) -> tuple[bool, int, str]:
+    if path.path_type == ENTRY_POINT:
+        return True, 0, path.path
+    return False, linked.members[path.path].position, path.path
+
+
+def shipped_time(seconds: int, constant: int, clamp: int | None) -> int:
+    """The time of a file that comes unchanged from an archive where it has `seconds`."""
+    if seconds >= _LATEST:
+        return constant
+    seconds = max(seconds, _EARLIEST)
+    return seconds if clamp is None else min(seconds, clamp)
+
+
+def is_dropped(path: str) -> bool:
     """What is never in an image: pixi's notes on the host, and the history, which is the environment's."""
     return path == "conda-meta/history" or path.startswith("conda-meta/pixi")
 
 
 def _rewritten(path: PathRecord) -> bool:
     """Whether the file was written by rattler instead of coming from the archive as it is."""
-    return path.prefix_placeholder is not None or path.path_type == _ENTRY_POINT
+    return path.prefix_placeholder is not None or path.path_type == ENTRY_POINT
 
 
 def _is_in(path: str, directory: str) -> bool:

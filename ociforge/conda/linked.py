@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ociforge.conda.contents import Placed
     from ociforge.conda.fetch import Archive
 
 __all__ = ["Linked", "on_disk", "read_back"]
@@ -25,13 +26,13 @@ class Linked:
     """A package in the staging directory.
 
     `paths` are sorted and bear the package's own names; `lost` are those whose place another package's file took.
-    `links`: second names in the archive (see `contents.hard_links`).
+    `members`: the archive's members by path below the prefix (see `contents.Contents.placed`).
     """
 
     archive: Archive
     paths: tuple[PathRecord, ...]
     lost: frozenset[str]
-    links: Mapping[str, str]
+    members: Mapping[str, Placed]
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ def on_disk(root: Path, path: str) -> Path:
     return root / os.fsdecode(path.encode())
 
 
-def read_back(archive: Archive, root: Path, links: Mapping[str, str]) -> Linked:
+def read_back(archive: Archive, root: Path, members: Mapping[str, Placed]) -> Linked:
     """What became of `archive` in the prefix `root`. Raises PackageError when rattler's record is not there."""
     path = on_disk(root, f"conda-meta/{record_name(archive.record)}")
     try:
@@ -78,5 +79,5 @@ def read_back(archive: Archive, root: Path, links: Mapping[str, str]) -> Linked:
         lost=frozenset(
             entry.path.removeprefix(losers) for entry in document.paths_data.paths if entry.path.startswith(losers)
         ),
-        links=links,
+        members=members,
     )

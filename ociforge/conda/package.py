@@ -42,9 +42,9 @@ class Activation:
 class Package:
     """A conda package at the prefix: everything that its layer holds.
 
-    `sha256` and `size` (bytes) are those of the archive. `entries` are sorted by path component, hold every
-    directory from the prefix down that the package needs, and its `conda-meta` record; paths lost to another package
-    are left out.
+    `sha256` and `size` (bytes) are those of the archive. `entries` are in writing order: every directory from the
+    prefix down that the package needs, its files in the archive's order, entry points, its `conda-meta` record; paths
+    lost to another package are left out.
     """
 
     name: str

@@ -23,6 +23,7 @@ from rattler import (
     MatchSpec,
     PackageName,
     RepoDataRecord,
+    SourceConfig,
     Subdir,
     Version,
     exceptions,
@@ -33,13 +34,18 @@ from rattler.package_streaming import download_to_writer
 from layers.digest import DigestWriter
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.conda.url import without_credentials
-from ociforge.errors import SolveError
+from ociforge.errors import OfflineError, SolveError
+from ociforge.events import ignore
+from ociforge.network import ONLINE, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from rattler.solver.solver import SolveStrategy
+
+    from ociforge.events import Notify
+    from ociforge.network import Network, Place
 
 __all__ = ["Cutoffs", "Record", "SolveRequest", "solve"]
 
@@ -73,6 +79,7 @@ _SPEC_ERRORS: Final = (
     exceptions.PackageNameMatcherParseError,
     ValueError,
 )
+_OFFLINE_HINT: Final = "run `ociforge lock` where there is a network"
 _READ_SIZE: Final = 1 << 20  # 1 MiB
 _SOLVER_PREFIX: Final = "Cannot solve the request because of: "
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`)]+")
@@ -116,21 +123,46 @@ class SolveRequest:
     preferred: tuple[RepoDataRecord, ...] = ()
 
 
-def solve(requests: Sequence[SolveRequest], *, cache: Path, retries: int = 3) -> tuple[tuple[RepoDataRecord, ...], ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Means:
+    """What channels are read with."""
+
+    gateway: Gateway
+    client: Client
+    route: Route
+    offline: bool
+
+
+def solve(
+    requests: Sequence[SolveRequest],
+    *,
+    cache: Path,
+    retries: int = 3,
+    network: Network = ONLINE,
+    notify: Notify = ignore,
+) -> tuple[tuple[RepoDataRecord, ...], ...]:
     """The records for each request, in the order of the requests; each tuple is sorted by package name.
 
-    Channel indexes are kept in `cache`; requests share them. `retries`: how often a request to a channel is repeated.
+    Channel indexes are kept in `cache`; requests share them, and offline nothing else but local channels is read.
+    `retries`: how often a request to a channel is repeated. Indexes come from the mirrors that `network` has for a
+    channel, if they give them; records name the channel all the same.
     Raises one SolveError for all requests that have no answer, in the solver's words.
     """
-    return asyncio.run(_solved(requests, cache, retries))
+    return asyncio.run(_solved(requests, cache, retries, network, notify))
 
 
 async def _solved(
-    requests: Sequence[SolveRequest], cache: Path, retries: int
+    requests: Sequence[SolveRequest], cache: Path, retries: int, network: Network, notify: Notify
 ) -> tuple[tuple[RepoDataRecord, ...], ...]:
     client = Client.default_client(max_retries=retries, user_agent="ociforge")
-    gateway = Gateway(cache_dir=cache, client=client)
-    results = await asyncio.gather(*(_answer(request, gateway, client) for request in requests), return_exceptions=True)
+    config = SourceConfig(cache_action="force-cache-only" if network.offline else "cache-or-fetch")
+    means = _Means(
+        gateway=Gateway(cache_dir=cache, default_config=config, client=client),
+        client=client,
+        route=Route(network.conda, notify=notify),
+        offline=network.offline,
+    )
+    results = await asyncio.gather(*(_answer(request, means) for request in requests), return_exceptions=True)
     found = [result for result in results if not isinstance(result, BaseException)]
     if len(found) < len(results):
         raise _together([result for result in results if isinstance(result, BaseException)])
@@ -146,16 +178,16 @@ def _together(failures: Sequence[BaseException]) -> BaseException:
     return SolveError.collect(list(dict.fromkeys(error.message for error in errors)), "; ".join(hints) or None)
 
 
-async def _answer(request: SolveRequest, gateway: Gateway, client: Client) -> tuple[RepoDataRecord, ...]:
+async def _answer(request: SolveRequest, means: _Means) -> tuple[RepoDataRecord, ...]:
     if not request.specs:
         return ()
     specs, constraints = _parsed(request, request.specs), _parsed(request, request.constraints)
     subdirs, virtual_packages = _machine(request)
     try:
         records = await rattler.solve(
-            sources=_sources(request, gateway),
+            sources=_sources(request, means),
             specs=specs,
-            gateway=gateway,
+            gateway=means.gateway,
             platforms=subdirs,
             locked_packages=request.preferred,
             virtual_packages=virtual_packages,
@@ -170,10 +202,10 @@ async def _answer(request: SolveRequest, gateway: Gateway, client: Client) -> tu
     except exceptions.SolverError as error:
         raise _unsolvable(request, error) from None  # the solver's text is the message
     except _CHANNEL_ERRORS as error:
-        raise _unreachable(request, error) from None  # not chained: the text may hold a token
+        raise _unreachable(request, error, offline=means.offline) from None  # not chained: it may hold a token
     for record in records:
         if record.sha256 is None or record.size is None:
-            await _complete(request, record, client)
+            await _complete(request, record, means)
     return tuple(sorted(records, key=lambda record: record.name.normalized))
 
 
@@ -209,9 +241,14 @@ def _machine(request: SolveRequest) -> tuple[list[Subdir], list[GenericVirtualPa
 # --- archives that a spec names by their place
 
 
-async def _complete(request: SolveRequest, record: RepoDataRecord, client: Client) -> None:
-    """Add digest and size to the record of an archive that no channel lists."""
+async def _complete(request: SolveRequest, record: RepoDataRecord, means: _Means) -> None:
+    """Add digest and size to the record of an archive that no channel lists.
+
+    No mirror is asked: nothing tells what it would have to be.
+    """
     shown = without_credentials(record.url)
+    if means.offline and not record.url.startswith("file:"):
+        raise OfflineError(f"{request.what}: `{shown}` cannot be read without a network", _OFFLINE_HINT)
     writer = DigestWriter(_Nowhere())
     try:
         if record.url.startswith("file:"):
@@ -219,7 +256,7 @@ async def _complete(request: SolveRequest, record: RepoDataRecord, client: Clien
                 while chunk := stream.read(_READ_SIZE):
                     writer.write(chunk)
         else:
-            await download_to_writer(client, record.url, writer)
+            await download_to_writer(means.client, record.url, writer)
     except RATTLER_ERRORS as error:
         raise SolveError(f"{request.what}: `{shown}` cannot be read: {reason(error)}", "check the address") from None
     digest = writer.digest()
@@ -250,31 +287,63 @@ def _single_cutoff(cutoffs: Cutoffs) -> datetime | None:
     return cutoffs.default.astimezone(UTC) if _is_plain(cutoffs) and cutoffs.default is not None else None
 
 
-def _sources(request: SolveRequest, gateway: Gateway) -> list[Channel | _Aged]:
-    channels = {url: Channel(url) for url in request.channels}
-    if _is_plain(request.cutoffs):
-        return list(channels.values())
-    return [_Aged(gateway, channel, url, request.cutoffs) for url, channel in channels.items()]
+def _sources(request: SolveRequest, means: _Means) -> list[Channel | _View]:
+    channels = dict.fromkeys(request.channels)
+    if _is_plain(request.cutoffs) and all(len(_places(means.route, url)) == 1 for url in channels):
+        return [Channel(url) for url in channels]
+    return [_View(means, url, request.cutoffs) for url in channels]
 
 
-class _Aged:
-    """A channel as it was: without the records that are newer than their cutoff (rattler's RepoDataSource)."""
+def _places(route: Route, url: str) -> tuple[Place, ...]:
+    return route.places(url, without_credentials(url))
 
-    def __init__(self, gateway: Gateway, channel: Channel, url: str, cutoffs: Cutoffs) -> None:
-        self._gateway = gateway
-        self._channel = channel
+
+class _View:
+    """A channel as it was: without the records that are newer than their cutoff; read from a mirror where there is one
+    (rattler's RepoDataSource).
+    """
+
+    def __init__(self, means: _Means, url: str, cutoffs: Cutoffs) -> None:
+        self._means = means
         self._url = url
+        self._plain = _is_plain(cutoffs)  # then the solver applies it
         self._cutoffs = cutoffs
 
     async def fetch_package_records(self, platform: Subdir, name: PackageName) -> list[RepoDataRecord]:
-        found = await self._gateway.query(
-            sources=[self._channel], platforms=[platform], specs=[MatchSpec(name.source)], recursive=False
-        )
-        cutoff = self._cutoffs.of(name.normalized, self._url)
-        return [record for records in found for record in records if cutoff is None or _is_older(record, cutoff)]
+        found = await self._query(platform, MatchSpec(name.source))
+        cutoff = None if self._plain else self._cutoffs.of(name.normalized, self._url)
+        return [record for record in found if cutoff is None or _is_older(record, cutoff)]
+
+    async def _query(self, platform: Subdir, spec: MatchSpec) -> list[RepoDataRecord]:
+        """The records of a package, from the first place that gives them, as if it were the channel itself."""
+        places = _places(self._means.route, self._url)
+        for place in places:
+            channel = Channel(place.url)
+            try:
+                found = await self._means.gateway.query(
+                    sources=[channel], platforms=[platform], specs=[spec], recursive=False
+                )
+            except _CHANNEL_ERRORS as error:
+                if place.mirror is None or place is places[-1]:
+                    raise
+                self._means.route.leave(place.mirror, _why(error), lacks=False)
+                continue
+            records = [record for several in found for record in several]
+            if place.mirror is not None:
+                for record in records:
+                    _rename(record, channel.base_url, Channel(self._url).base_url)
+            return records
+        raise AssertionError("unreachable")
 
     def package_names(self, platform: Subdir) -> list[str]:
         return []  # only asked for to resolve patterns, and names here are exact
+
+
+def _rename(record: RepoDataRecord, mirror: str, channel: str) -> None:
+    """Let a record of a mirror be one of the channel."""
+    record.channel = channel
+    if record.url.startswith(mirror):
+        record.url = channel + record.url[len(mirror) :]
 
 
 def _is_older(record: RepoDataRecord, cutoff: datetime) -> bool:
@@ -302,12 +371,16 @@ def _advice(request: SolveRequest, text: str) -> str:
     return "relax one of these requirements"
 
 
-def _unreachable(request: SolveRequest, error: BaseException) -> SolveError:
-    why = ": ".join(line.removeprefix("Caused by: ").strip() for line in str(error).splitlines())
+def _unreachable(request: SolveRequest, error: BaseException, *, offline: bool) -> SolveError:
     return SolveError(
-        f"{request.what}: a channel cannot be read: {_without_secrets(why)}",
-        "check the network and the channels of the manifest",
+        f"{request.what}: a channel cannot be read: {_why(error)}",
+        _OFFLINE_HINT if offline else "check the network and the channels of the manifest",
     )
+
+
+def _why(error: BaseException) -> str:
+    text = ": ".join(line.removeprefix("Caused by: ").strip() for line in str(error).splitlines())
+    return _without_secrets(text)
 
 
 def _without_secrets(text: str) -> str:

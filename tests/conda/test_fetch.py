@@ -56,7 +56,28 @@ def assert_whole(archives: Sequence[Archive], channel: Channel) -> None:
 
 
 def test_archives_come_from_a_directory(channel: Channel, tmp_path: Path) -> None:
-    assert_whole(get(records(channel), tmp_path / "cache"), channel)
+    """They are used where they are: a copy would cost as much again."""
+    found = get(records(channel), tmp_path / "cache")
+    assert [(one.path, one.size) for one in found] == [(a.path, a.path.stat().st_size) for a in channel.archives]
+    assert [one.digest.hex for one in found] == [archive.record["sha256"] for archive in channel.archives]
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["write", "replace", "remove"])
+def test_a_change_after_verification_is_found(channel: Channel, tmp_path: Path, change: str) -> None:
+    (found,) = get(records(channel, "a"), tmp_path / "cache")
+    found.check_unchanged()
+    data = found.path.read_bytes()
+    match change:
+        case "write":
+            found.path.write_bytes(data)
+        case "replace":
+            (tmp_path / "other").write_bytes(data)
+            (tmp_path / "other").replace(found.path)
+        case _:
+            found.path.unlink()
+    with pytest.raises(PackageError, match="was changed while it was read"):
+        found.check_unchanged()
 
 
 def test_a_directory_may_have_any_name(channel: Channel, tmp_path: Path) -> None:
@@ -77,9 +98,10 @@ def test_archives_come_over_http_once(channel: Channel, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"short", NOISE])
 def test_a_damaged_archive_in_the_cache_is_made_again(channel: Channel, tmp_path: Path, damage: bytes) -> None:
-    rows = records(channel)
-    get(rows, tmp_path / "cache")[0].path.write_bytes(damage)
-    assert_whole(get(rows, tmp_path / "cache"), channel)
+    with serve(channel.path) as server:
+        rows = records(channel, url=server.url)
+        get(rows, tmp_path / "cache")[0].path.write_bytes(damage)
+        assert_whole(get(rows, tmp_path / "cache"), channel)
 
 
 def test_progress_is_told(channel: Channel, tmp_path: Path) -> None:

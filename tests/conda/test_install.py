@@ -14,7 +14,6 @@ import pytest
 import rattler
 
 from layers.entry import Directory, File, Hardlink, Symlink
-from ociforge.conda.contents import SMALLEST_LINK
 from ociforge.conda.install import install
 from ociforge.conda.package import Activation, Conflict, Installation
 from ociforge.errors import PackageError
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 PREFIX = "/app/.pixi/envs/prod"
 AT = PREFIX.strip("/")
 BUILT = 1_704_164_645  # the mtime of archives made by tests.support
-BIG = bytes(SMALLEST_LINK)
+BIG = bytes(64 << 10)
 
 PYTHON = CondaPackage(
     name="python",
@@ -99,7 +98,7 @@ def lay_out(
     prefix: str = PREFIX,
     subdir: str = "linux-64",
     notify: Notify = ignore,
-    **times: int,
+    **times: Any,
 ) -> Installation:
     target = tmp_path / staging
     target.mkdir()
@@ -226,13 +225,13 @@ def test_each_package_brings_its_directories_from_the_prefix_down(made: Callable
     assert [entry.path for entry in python.entries] == [
         AT,
         f"{AT}/bin",
-        f"{AT}/bin/python",
-        f"{AT}/bin/python3.12",
         f"{AT}/conda-meta",
-        f"{AT}/conda-meta/python-3.12.4-h1_0_cpython.json",
         f"{AT}/lib",
         f"{AT}/lib/python3.12",
+        f"{AT}/bin/python",
+        f"{AT}/bin/python3.12",
         f"{AT}/lib/python3.12/os.py",
+        f"{AT}/conda-meta/python-3.12.4-h1_0_cpython.json",
     ]
     entries(found)  # shared directories are the same
 
@@ -250,7 +249,7 @@ def test_no_link_may_lead_into_this_machine(tmp_path: Path, made: Callable[..., 
 
 
 def test_hard_links_of_the_archive_are_hard_links(made: Callable[..., Installation]) -> None:
-    script = Regular(content=f"#!{PLACEHOLDER}\n".encode() + BIG, placeholder="text")
+    script = Regular(content=f"#!{PLACEHOLDER}\n".encode(), placeholder="text")
     git = CondaPackage(
         name="git",
         files={
@@ -268,13 +267,15 @@ def test_hard_links_of_the_archive_are_hard_links(made: Callable[..., Installati
     assert {path: e.target for path, e in found.items() if isinstance(e, Hardlink)} == {
         "libexec/git-add": f"{AT}/bin/git",
         "libexec/git-log": f"{AT}/bin/git",
+        "small/b": f"{AT}/small/a",
+        "patched/b": f"{AT}/patched/a",
     }
-    for path in ("bin/git", "a/copy", "small/a", "small/b", "patched/a", "patched/b"):
+    for path in ("bin/git", "a/copy", "small/a", "patched/a"):
         assert isinstance(found[path], File), path
 
 
 def test_the_first_name_that_is_kept_is_the_file(made: Callable[..., Installation]) -> None:
-    """The archive's own file may lose its place to another package, and links may sort before it."""
+    """The archive's own file may lose its place to another package."""
     git = CondaPackage(name="git", files={"z": BIG, "b": SameFile("z"), "c": SameFile("z")})
     other = CondaPackage(name="a-winner", files={"z": "other"})
     found = named(made(git, other), "git")
@@ -282,13 +283,16 @@ def test_the_first_name_that_is_kept_is_the_file(made: Callable[..., Installatio
     assert found["c"] == Hardlink(path=f"{AT}/c", target=f"{AT}/b")
     assert "z" not in found
     whole = named(made(git), "git")
-    assert isinstance(whole["b"], File)
-    assert whole["z"] == Hardlink(path=f"{AT}/z", target=f"{AT}/b")
+    assert isinstance(whole["z"], File)
+    assert whole["b"] == Hardlink(path=f"{AT}/b", target=f"{AT}/z")
 
 
-def test_links_inside_noarch_python_packages_are_files(made: Callable[..., Installation]) -> None:
-    pure = replace(PURE, files={"site-packages/a.py": BIG, "site-packages/b.py": SameFile("site-packages/a.py")})
-    assert not any(isinstance(entry, Hardlink) for entry in named(made(PYTHON, pure), "pure").values())
+def test_links_inside_noarch_python_packages_are_links(made: Callable[..., Installation]) -> None:
+    pure = replace(PURE, files={"site-packages/a.py": "a", "site-packages/b.py": SameFile("site-packages/a.py")})
+    site_packages = f"{AT}/lib/python3.12/site-packages"
+    assert [entry for entry in named(made(PYTHON, pure), "pure").values() if isinstance(entry, Hardlink)] == [
+        Hardlink(path=f"{site_packages}/b.py", target=f"{site_packages}/a.py")
+    ]
 
 
 def test_conda_meta_describes_the_package_and_nothing_else(tmp_path: Path, made: Callable[..., Installation]) -> None:
@@ -327,7 +331,7 @@ def test_environment_files_of_packages_are_left_out(made: Callable[..., Installa
         name="p",
         files={"conda-meta/history": "x", "conda-meta/pixi": "x", "conda-meta/pixi_env_prefix": "x", "a": "a"},
     )
-    assert list(named(made(package), "p")) == [AT, "a", "conda-meta", "conda-meta/p-1.0-0.json"]
+    assert list(named(made(package), "p")) == [AT, "conda-meta", "a", "conda-meta/p-1.0-0.json"]
 
 
 def test_activation_is_read(made: Callable[..., Installation]) -> None:
@@ -458,7 +462,7 @@ def test_nothing_unpacked_outlives_the_staging_directory(tmp_path: Path) -> None
     lay_out(records(channel), tmp_path, "s1")
     shutil.rmtree(tmp_path / "s1")
     kept = [path for path in tmp_path.joinpath("cache").rglob("*") if path.is_file()]
-    assert [path.name for path in kept] == [f"{channel.archives[0].record['sha256']}.conda"]
+    assert kept == []
 
 
 def test_two_archives_of_one_name_do_not_mix(tmp_path: Path) -> None:
