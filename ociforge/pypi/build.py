@@ -24,18 +24,19 @@ from build.env import DefaultIsolatedEnv
 
 from layers.digest import Digest
 from layers.errors import DigestError
-from ociforge.errors import PackageError
+from ociforge.errors import OfflineError, PackageError
 from ociforge.events import Notify, StageStarted, ignore
-from ociforge.pypi import sources
+from ociforge.pypi import requirements, sources
 from ociforge.pypi.location import Repository, Tree, redacted
 from ociforge.pypi.repack import Relocation, repack
 from ociforge.pypi.tags import Filename
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from ociforge.pypi.fetch import Archive, Cache
     from ociforge.pypi.project import Project
+    from ociforge.pypi.requirements import Requirements
 
 __all__ = ["Builder"]
 
@@ -61,6 +62,7 @@ class Builder:
 
     `cache` keeps wheels, `results` says which belongs to what; `staging` is an empty directory for copies and
     environments. `environ` is the process's environment and `mtime` becomes SOURCE_DATE_EPOCH, both arguments here.
+    What builds require comes from `offered` alone, if that is given, and else from where pip is configured to look.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Builder:
         staging: Path,
         environ: Mapping[str, str],
         mtime: int,
+        offered: Requirements | None = None,
         notify: Notify = ignore,
     ) -> None:
         self._cache = cache
@@ -78,6 +81,7 @@ class Builder:
         self._staging = staging
         self._environ = environ
         self._epoch = max(mtime, _EARLIEST)
+        self._offered = offered
         self._notify = notify
         self._count = 0
 
@@ -92,7 +96,7 @@ class Builder:
         else:
             tree = None
             identity = _identity(project.source)
-        result = self._results / f"{self._key(project, identity).hex}.json"
+        result = self._result(project, identity)
         if found := self._known(result):
             return found
         self._notify(StageStarted(f"building {project}"))
@@ -100,12 +104,34 @@ class Builder:
             tree = self._obtain(project, work)
         return self._remember(result, self._built(project, tree, work))
 
+    def find(self, project: Project) -> Archive | None:
+        """The wheel of a commit or source distribution that was built before; None for a tree, whose code tells."""
+        source = project.source
+        return None if isinstance(source, Tree) else self._known(self._result(project, _identity(source)))
+
+    def requirements(self, project: Project) -> list[Path]:
+        """Wheels of all that building `project` requires, in `staging`, by name. Raises PackageError."""
+        self._count += 1
+        work = self._staging.resolve() / f"build-{self._count}"
+        if isinstance(project.source, Tree):
+            tree = work / "source" / project.name
+            tree.parent.mkdir(parents=True)
+            sources.copy_tree(project.source.path, tree)
+        else:
+            tree = self._obtain(project, work)
+        self._notify(StageStarted(f"gathering what building {project} requires"))
+        with self._isolated(project, tree, work) as (environment, builder):
+            python, house = environment.python_executable, work / "wheels"
+            requirements.gather(python, sorted(builder.build_system_requires), house)
+            requirements.gather(python, sorted(builder.get_requires_for_build(project.kind)), house)
+        return sorted(house.glob("*.whl"))
+
     def _obtain(self, project: Project, work: Path) -> Path:
         """The source code below `work`."""
         match project.source:
             case Repository() as repository:
                 tree = work / "source" / project.name
-                sources.check_out(repository, tree, self._environ)
+                sources.check_out(repository, tree, self._environ, offline=self._offered is not None)
             case Tree():
                 raise AssertionError("copied already")
             case archive:
@@ -131,17 +157,32 @@ class Builder:
         return self._cache.store(wheel.name, write)
 
     def _run_backend(self, project: Project, tree: Path, work: Path) -> Path:
-        home = work / "home"
-        home.mkdir()
-        runner = partial(_run, environ=self._backend_environment(work, home))
-        with _translated(project), DefaultIsolatedEnv(path=str(work / "environment")) as environment:
-            builder = build.ProjectBuilder.from_isolated_env(environment, tree, runner)
-            environment.install(builder.build_system_requires)
-            environment.install(builder.get_requires_for_build(project.kind))
+        with self._isolated(project, tree, work) as (environment, builder):
+            install = self._installer(environment, work)
+            install(builder.build_system_requires)
+            install(builder.get_requires_for_build(project.kind))
             wheel = Path(builder.build(project.kind, work / "dist"))
         if not wheel.is_file():
             raise PackageError(f"building {project}: the backend says that it wrote `{wheel.name}`, and did not")
         return wheel
+
+    @contextlib.contextmanager
+    def _isolated(
+        self, project: Project, tree: Path, work: Path
+    ) -> Iterator[tuple[DefaultIsolatedEnv, build.ProjectBuilder]]:
+        """An environment to build in, and who calls the backend there."""
+        home = work / "home"
+        home.mkdir()
+        runner = partial(_run, environ=self._backend_environment(work, home))
+        offline = self._offered is not None
+        with _translated(project, offline=offline), DefaultIsolatedEnv(path=str(work / "environment")) as environment:
+            yield environment, build.ProjectBuilder.from_isolated_env(environment, tree, runner)
+
+    def _installer(self, environment: DefaultIsolatedEnv, work: Path) -> Callable[[Collection[str]], None]:
+        if self._offered is None:
+            return environment.install
+        self._offered.offer(work / "wheels")
+        return partial(requirements.install, environment.python_executable, house=work / "wheels")
 
     def _passed(self) -> dict[str, str]:
         names = _PASSED.split()
@@ -181,6 +222,10 @@ class Builder:
             sorted((k, v) for k, v in self._passed().items() if k not in _IMMATERIAL.split()),
         ]
         return Digest.of(json.dumps(facts).encode())
+
+    def _result(self, project: Project, identity: str) -> Path:
+        """Where the wheel of the project is told when it was built."""
+        return self._results / f"{self._key(project, identity).hex}.json"
 
     def _known(self, result: Path) -> Archive | None:
         try:
@@ -227,13 +272,18 @@ def _run(
 
 
 @contextlib.contextmanager
-def _translated(project: Project) -> Iterator[None]:
+def _translated(project: Project, *, offline: bool) -> Iterator[None]:
     """Whatever a build can fail with, as a PackageError with the last of what was said."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on pyproject.toml, which is its author's
             yield
     except subprocess.CalledProcessError as error:
+        if offline:
+            raise OfflineError(
+                f"building {project}: what its build requires is not in the store\n{sources.scrubbed(error.stderr)}",
+                "fetch it where there is a network: `ociforge fetch`",
+            ) from error
         raise PackageError(
             f"building {project}: what its build requires cannot be installed\n{sources.scrubbed(error.stderr)}",
             "check `build-system.requires` in its `pyproject.toml`, and pip's configuration",

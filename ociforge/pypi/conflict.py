@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from packaging.utils import canonicalize_name
 
@@ -18,18 +18,27 @@ from ociforge.events import Warned
 from ociforge.pypi.package import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ociforge.pypi.link import Linked
+__all__ = ["Claims", "Verdict", "judge", "lost_paths"]
 
-__all__ = ["Verdict", "judge"]
+
+class Claims(Protocol):
+    """A package with the paths that it has below the prefix; `content` stands for what is at one of them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def files(self) -> Mapping[str, object]: ...
+
+    def content(self, path: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`lost` has, by package, the paths that its entries leave out; the rest is as in `Installation`."""
+    """As in `Installation`."""
 
-    lost: Mapping[str, frozenset[str]]
     conflicts: tuple[Conflict, ...]
     overrides: tuple[Conflict, ...]
     warnings: tuple[Warned, ...]
@@ -44,7 +53,7 @@ class _Provider:
     content: str | None
 
 
-def judge(linked: Sequence[Linked], local: frozenset[str], taken: Mapping[str, str]) -> Verdict:
+def judge(linked: Sequence[Claims], local: frozenset[str], taken: Mapping[str, str]) -> Verdict:
     """Who wins which path below the prefix.
 
     `local` are the names of packages built from the workspace; `taken` has the conda package of each path that is no
@@ -52,29 +61,30 @@ def judge(linked: Sequence[Linked], local: frozenset[str], taken: Mapping[str, s
     """
     ordered = sorted(linked, key=lambda package: (package.name in local, package.name))
     _refuse_mixtures(ordered, taken)
-    lost: dict[str, set[str]] = {package.name: set() for package in linked}
     conflicts: list[Conflict] = []
     overrides: list[Conflict] = []
     for path, providers in sorted(_contested(ordered, local, taken).items()):
         groups = [list(group) for _, group in groupby(providers, key=attrgetter("rank"))]
         for *losers, winner in groups:
-            for loser in losers:
-                lost[loser.name].add(path)
             if losers:
                 conflicts.append(_conflict(path, winner, losers))
         if below := [group[-1] for group in groups[:-1]]:
             overrides.append(_conflict(path, providers[-1], below))
     names = {package.name for package in linked}
     return Verdict(
-        lost={name: frozenset(paths) for name, paths in lost.items()},
         conflicts=tuple(sorted(conflicts)),
         overrides=tuple(sorted(overrides)),
         warnings=(*_owned_twice(names, taken), *_warnings([*conflicts, *overrides])),
     )
 
 
+def lost_paths(conflicts: Iterable[Conflict], name: str) -> frozenset[str]:
+    """The paths that the entries of the package `name` leave out."""
+    return frozenset(conflict.path for conflict in conflicts if name in conflict.losers)
+
+
 def _contested(
-    ordered: Sequence[Linked], local: frozenset[str], taken: Mapping[str, str]
+    ordered: Sequence[Claims], local: frozenset[str], taken: Mapping[str, str]
 ) -> dict[str, list[_Provider]]:
     """The providers of each path that has several, the winner last."""
     providers: dict[str, list[_Provider]] = {}
@@ -82,12 +92,8 @@ def _contested(
         rank = 2 if package.name in local else 1
         for path in package.files:
             found = providers.setdefault(path, [_Provider(0, taken[path], None)] if path in taken else [])
-            found.append(_Provider(rank, package.name, _content(package, path)))
+            found.append(_Provider(rank, package.name, package.content(path)))
     return {path: found for path, found in providers.items() if len(found) > 1}
-
-
-def _content(package: Linked, path: str) -> str:
-    return f"{package.digests[path]} {package.files[path].mode:o}"
 
 
 def _conflict(path: str, winner: _Provider, losers: Sequence[_Provider]) -> Conflict:
@@ -99,7 +105,7 @@ def _conflict(path: str, winner: _Provider, losers: Sequence[_Provider]) -> Conf
     )
 
 
-def _refuse_mixtures(ordered: Sequence[Linked], taken: Mapping[str, str]) -> None:
+def _refuse_mixtures(ordered: Sequence[Claims], taken: Mapping[str, str]) -> None:
     files = dict(taken)
     directories: dict[str, str] = {}
     provided = [(path, package.name) for package in ordered for path in package.files]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import email
 import lzma
-import netrc
 import os
 import re
 import tempfile
@@ -17,9 +16,7 @@ import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-import requests
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -43,8 +40,6 @@ __all__ = ["Describer", "Description"]
 _LARGEST: Final = 64 << 20  # 64 MiB for METADATA or PKG-INFO, as when it is installed
 _STATIC: Final = Version("2.2")  # since this version PKG-INFO says what of it a build may change (PEP 643)
 _ASKED: Final = frozenset({"version", "requires-dist", "requires-python", "provides-extra"})
-_TIMEOUT: Final = (10.0, 60.0)  # seconds: to connect, and between two pieces of an answer
-_READ_SIZE: Final = 1 << 16  # 64 KiB
 _ZIP_ERRORS: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -127,7 +122,7 @@ class Describer:
     def _of_file(self, name: str, source: Remote | Local) -> Description:
         if not source.filename.endswith(".whl"):
             return self._of_sdist(name, source)
-        offered = self._offered(source.url) if isinstance(source, Remote) else None
+        offered = self.fetcher.beside(source, ".metadata", _LARGEST) if isinstance(source, Remote) else None
         if offered is not None:
             try:
                 return Description.of_metadata(offered, f"`{source.filename}`", name)
@@ -135,34 +130,6 @@ class Describer:
                 pass  # a server that answers anything at all: the wheel itself tells
         path = source.path if isinstance(source, Local) else self.fetcher.fetch(source).path
         return Description.of_metadata(_metadata(path, source.filename), f"`{source.filename}`", name)
-
-    def _offered(self, url: str) -> bytes | None:
-        """The metadata beside a wheel, None where the index has none; the wheel's own URL may hold credentials."""
-        parts = urlsplit(url)
-        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path}.metadata"))
-        try:
-            with requests.get(bare, auth=self._credential(url), stream=True, timeout=_TIMEOUT) as response:
-                if response.status_code != 200:
-                    return None
-                content = bytearray()
-                for chunk in response.iter_content(_READ_SIZE):
-                    content += chunk
-                    if len(content) > _LARGEST:
-                        return None
-                return bytes(content)
-        except requests.RequestException:
-            return None
-
-    def _credential(self, url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-        parts = urlsplit(url)
-        found = None
-        if parts.username is not None:
-            found = unquote(parts.username), unquote(parts.password or "")
-        elif self.access.netrc is not None and self.access.netrc.is_file():
-            entry = netrc.netrc(self.access.netrc).authenticators(parts.hostname or "")
-            found = None if entry is None else (entry[0], entry[2] or "")
-        # A callable, so that requests does not look for a netrc file of its own.
-        return (lambda request: request) if found is None else requests.auth.HTTPBasicAuth(*found)
 
     def _of_sdist(self, name: str, source: Remote | Local) -> Description:
         what = f"`{source.filename}`"
@@ -178,7 +145,7 @@ class Describer:
     def _of_repository(self, name: str, source: Repository) -> Description:
         what = f"`{redacted(source.url)}`"
         with tempfile.TemporaryDirectory(prefix="ociforge-") as place:
-            check_out(source, Path(place, "tree"), self.environ)
+            check_out(source, Path(place, "tree"), self.environ, offline=self.access.offline)
             tree = subdirectory(Path(place, "tree"), source.subdirectory, what)
             return self._ask(name, tree, what, Path(place, "wheel"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ociforge.errors import PackageError
+from ociforge.errors import OfflineError, PackageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,17 +20,20 @@ __all__ = ["gather"]
 
 
 def gather(function: Callable[[A], B], items: Iterable[A], map_: OrderedMap = map) -> list[B]:
-    """`function` of each item, in order; their PackageErrors as one, after all have been tried."""
+    """`function` of each item, in order; their PackageErrors as one, after all have been tried, as an OfflineError if
+    one of them is.
+    """
     outcomes = list(map_(partial(_outcome, function), items))
-    errors = [outcome for outcome in outcomes if isinstance(outcome, PackageError)]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, PackageError | OfflineError)]
     if errors:
         hints = dict.fromkeys(error.hint for error in errors if error.hint)
-        raise PackageError.collect([error.message for error in errors], "; ".join(hints) or None)
-    return [outcome for outcome in outcomes if not isinstance(outcome, PackageError)]
+        kind = OfflineError if any(isinstance(error, OfflineError) for error in errors) else PackageError
+        raise kind.collect([error.message for error in errors], "; ".join(hints) or None)
+    return [outcome for outcome in outcomes if not isinstance(outcome, PackageError | OfflineError)]
 
 
-def _outcome(function: Callable[[A], B], item: A) -> B | PackageError:
+def _outcome(function: Callable[[A], B], item: A) -> B | PackageError | OfflineError:
     try:
         return function(item)
-    except PackageError as error:
+    except (PackageError, OfflineError) as error:
         return error

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from layers.digest import Digest
     from ociforge.pypi.fetch import Archive
     from ociforge.pypi.package import Locked
     from ociforge.pypi.tags import Target
@@ -51,9 +52,8 @@ class Job:
         """Whether there is nothing to build."""
         return isinstance(self.source, Remote | Local) and self.source.filename.endswith(".whl")
 
-    def direct_url(self, archive: Archive | None) -> bytes | None:
-        """The text of `direct_url.json`; `archive` is what was fetched."""
-        digest = None if archive is None else archive.digest
+    def direct_url(self, digest: Digest | None) -> bytes | None:
+        """The text of `direct_url.json`; `digest` is that of the file that is locked."""
         return direct_url(self.source, place=self.place, digest=digest, editable=self.editable)
 
     def project(self, archive: Archive | None) -> Project:

@@ -97,6 +97,10 @@ class Linked:
     def name(self) -> str:
         return self.wheel.name
 
+    def content(self, path: str) -> str:
+        """Stands for what is at `path`: equal where bytes and mode are."""
+        return f"{self.digests[path]} {self.files[path].mode:o}"
+
 
 def link(wheel: Wheel, layout: Layout, direct_url: bytes | None) -> Linked:
     """Lay out `wheel`; `direct_url` is the text of `direct_url.json`, if it has one.

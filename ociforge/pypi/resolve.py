@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING, Final
 from packaging.version import Version
 
 from layers.digest import Digest
-from ociforge.errors import PackageError, SolveError
+from ociforge.errors import OfflineError, PackageError, SolveError
+from ociforge.events import ignore
+from ociforge.network import Route
 from ociforge.pypi.answer import needs_indexes, read_indexes, read_packages, row
 from ociforge.pypi.describe import Describer
 from ociforge.pypi.gather import gather
 from ociforge.pypi.location import locate, redacted
 from ociforge.pypi.package import Locked
 from ociforge.pypi.question import as_version, check_sources, index_options, options, variables, write_inputs
-from ociforge.pypi.uv import run_uv
+from ociforge.pypi.request import DEFAULT_INDEX
+from ociforge.pypi.uv import UnreachedError, run_uv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from layers.compress import OrderedMap
+    from ociforge.events import Notify
+    from ociforge.network import Mirrors
     from ociforge.pypi.answer import Package
     from ociforge.pypi.describe import Description
     from ociforge.pypi.fetch import Access, Fetcher
@@ -51,11 +56,13 @@ class Resolver:
     static: Callable[[Path], Description | None]
     environ: Mapping[str, str]
     map_: OrderedMap = map
+    notify: Notify = ignore
 
     def resolve(self, request: PypiRequest) -> tuple[Distribution, ...]:
         """The distributions that meet the requirements, sorted by name, without those that conda provides.
 
-        Raises SolveError in uv's words when there are none, PackageError when one of them cannot be read.
+        Raises SolveError in uv's words when there are none, PackageError when one of them cannot be read, OfflineError
+        when it would have to be fetched for that.
         """
         check_sources(request)
         found = self._resolved(request)
@@ -68,9 +75,27 @@ class Resolver:
             environ=self.environ,
         )
         rows = [made for made in found if made.name not in request.provided]
-        return tuple(gather(partial(_described, describer, request), rows, self.map_))
+        try:
+            return tuple(gather(partial(_described, describer, request), rows, self.map_))
+        except OfflineError as error:
+            raise OfflineError(
+                f"{request.what}: {error.message}", "run `ociforge lock` where there is a network"
+            ) from error
 
     def _resolved(self, request: PypiRequest) -> list[Distribution]:
+        """Ask the mirrors of the indexes, and those themselves when they cannot be reached; rows do not tell which."""
+        route = Route(self.access.mirrors, notify=self.notify)
+        while True:
+            asked, mirrors = _mirrored(request, route)
+            try:
+                return [_original(row, self.access.mirrors) for row in self._asked(asked)]
+            except UnreachedError as error:
+                if not mirrors:
+                    raise
+                for mirror in mirrors:
+                    route.leave(mirror, error.message, lacks=False)
+
+    def _asked(self, request: PypiRequest) -> list[Distribution]:
         with tempfile.TemporaryDirectory(prefix="ociforge-") as place:
             directory = Path(place)
             arguments = ["pip", "compile", *write_inputs(request, directory), *options(request)]
@@ -93,6 +118,7 @@ class Resolver:
             variables=variables(request),
             what=f"{request.what}: the PyPI requirements cannot be resolved",
             hint=_hint(request),
+            offline=self.access.offline,
         )
         return directory / output
 
@@ -104,7 +130,37 @@ class Resolver:
             environ=self.environ,
             what=f"{request.what}: the metadata of a source tree is dynamic, and no wheel of it can be built",
             hint="state `dependencies` in its `pyproject.toml` without `dynamic`, or look at its build backend",
+            offline=self.access.offline,
         )
+
+
+def _mirrored(request: PypiRequest, route: Route) -> tuple[PypiRequest, list[str]]:
+    """The request with the first place of each index, and the mirrors among those."""
+    mirrors = []
+
+    def nearest(url: str) -> str:
+        place = route.places(url, redacted(url))[0]
+        if place.mirror is not None:
+            mirrors.append(place.mirror)
+        return place.url
+
+    asked = replace(
+        request,
+        indexes=tuple(nearest(url) for url in request.indexes),
+        requirements=tuple(
+            requirement if requirement.index is None else replace(requirement, index=nearest(requirement.index))
+            for requirement in request.requirements
+        ),
+    )
+    return asked, mirrors
+
+
+def _original(made: Distribution, mirrors: Mirrors) -> Distribution:
+    """The row as if no mirror had been asked."""
+    index = None if made.index is None else mirrors.original(made.index)
+    if index is not None and index.rstrip("/") == DEFAULT_INDEX:
+        index = None
+    return replace(made, location=mirrors.original(made.location), index=index)
 
 
 def _pins(packages: Iterable[Package]) -> str:

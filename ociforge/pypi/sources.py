@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layers.digest import Digest, DigestWriter
-from ociforge.errors import PackageError
+from ociforge.errors import OfflineError, PackageError
 from ociforge.pypi.location import redacted
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ _STALE = re.compile(r"build/(lib|temp|bdist|scripts)[^/]*|(src/)?[^/]+\.egg-info
 _ELSEWHERE = frozenset(
     {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE"}
 )
+_PROTOCOLS = "https:http:ssh:git:file"  # of git, without those that run other programs
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
 
@@ -103,13 +104,19 @@ def subdirectory(root: Path, relative: str, what: str) -> Path:
     return place
 
 
-def check_out(repository: Repository, target: Path, environ: Mapping[str, str]) -> None:
+def check_out(repository: Repository, target: Path, environ: Mapping[str, str], *, offline: bool = False) -> None:
     """Clone into the directory `target` and check out the commit, submodules included.
 
     `environ` is git's environment, for credential helpers and proxies; nothing is ever asked on a terminal. All
-    branches and tags are fetched: versions are made of them. Raises PackageError.
+    branches and tags are fetched: versions are made of them. `offline`: only repositories on this machine are read,
+    and OfflineError is raised for others. Raises PackageError.
     """
-    git = _Git(repository, target, environ)
+    if offline and (repository.lfs or not repository.url.startswith("file:")):
+        raise OfflineError(
+            f"the commit `{repository.commit}` of `{redacted(repository.url)}` is not in the store, nor a wheel of it",
+            "fetch it where there is a network: `ociforge fetch`",
+        )
+    git = _Git(repository, target, environ, protocols="file" if offline else _PROTOCOLS)
     target.mkdir(parents=True)
     git.run("init", "--quiet", "--template=", ".")
     # Not on a command line, where every user of the machine could read a password in it.
@@ -130,12 +137,12 @@ def scrubbed(output: bytes | str | None) -> str:
 
 
 class _Git:
-    def __init__(self, repository: Repository, directory: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, repository: Repository, directory: Path, environ: Mapping[str, str], *, protocols: str) -> None:
         self._repository = repository
         self._directory = directory
         self._environ = {
             **{name: value for name, value in environ.items() if name not in _ELSEWHERE},
-            "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
+            "GIT_ALLOW_PROTOCOL": protocols,
             "GIT_LFS_SKIP_SMUDGE": "0" if repository.lfs else "1",
             "GIT_TERMINAL_PROMPT": "0",
             "LC_ALL": "C.UTF-8",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["find_uv", "run_uv"]
+__all__ = ["UnreachedError", "find_uv", "run_uv"]
 
 # Of uv's own variables those that say how to reach things, not what to choose: the rest would change the lock.
 _KEPT: Final = frozenset(
@@ -66,14 +66,16 @@ def run_uv(
     what: str,
     hint: str,
     variables: Mapping[str, str] | None = None,
+    offline: bool = False,
 ) -> None:
     """Run `uv ARGUMENTS` in `directory`; no configuration file counts, and no variable that chooses but `variables`.
 
     `environ` is the environment to start from; `what` begins the message of the SolveError for a run that fails, which
-    goes on in uv's words; `hint` is its hint, unless a network or a name is at fault.
+    goes on in uv's words; `hint` is its hint, unless a network or a name is at fault: UnreachedError is raised for a
+    network. `offline` lets uv use its cache alone.
     """
     command = [find_uv(), *arguments, "--no-config", "--no-progress", "--color=never", "--quiet"]
-    command += ["--no-python-downloads", f"--python={sys.executable}"]
+    command += ["--no-python-downloads", f"--python={sys.executable}", *(["--offline"] if offline else [])]
     try:
         done = subprocess.run(
             command,
@@ -88,7 +90,7 @@ def run_uv(
     except OSError as error:
         raise SolveError(f"{what}: uv cannot be run: {error.strerror}") from error
     if done.returncode:
-        raise _failure(what, done.stderr, hint)
+        raise _failure(what, done.stderr, hint, offline=offline)
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -96,20 +98,21 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "COLUMNS": "10000"}  # uv would break its lines at the terminal's width
 
 
-def _failure(what: str, stderr: str, hint: str) -> SolveError:
+class UnreachedError(SolveError):
+    """A server that uv could not reach."""
+
+
+def _failure(what: str, stderr: str, hint: str, *, offline: bool) -> SolveError:
     """uv's own text: `error: …`, causes, and perhaps a hint of its own, which then goes before ours."""
     text, _, advice = stderr.strip().partition("\nhint: ")
     text = text.strip().removeprefix("error: ").removesuffix(".").replace(f"{PROJECT} depends on", "you require")
     text = _URL.sub(lambda match: redacted(match[0]), text)
     advice = " ".join(_URL.sub(lambda match: redacted(match[0]), advice).split())
-    hint = _remedy(text) or hint
-    return SolveError(f"{what}: {text}", f"{advice}; {hint}" if advice else hint)
-
-
-def _remedy(text: str) -> str | None:
-    said = text.lower()
-    if any(words in said for words in _UNREACHED):
-        return "check the network, and the indexes of the manifest"
-    if any(words in said for words in _UNKNOWN):
-        return "check the name, and the indexes of the manifest"
-    return None
+    kind, said = SolveError, text.lower()
+    if offline:
+        advice, hint = "", "run `ociforge lock` where there is a network"
+    elif any(words in said for words in _UNREACHED):
+        kind, hint = UnreachedError, "check the network, and the indexes of the manifest"
+    elif any(words in said for words in _UNKNOWN):
+        hint = "check the name, and the indexes of the manifest"
+    return kind(f"{what}: {text}", f"{advice}; {hint}" if advice else hint)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from layers.digest import Digest
-from ociforge.errors import PackageError
-from ociforge.events import BlobDone, BlobProgress, BlobStarted, Event
+from ociforge.errors import OfflineError, PackageError
+from ociforge.events import BlobDone, BlobProgress, BlobStarted, Event, Warned
+from ociforge.network import Mirrors
 from ociforge.pypi.fetch import Access, Archive, Cache, Fetcher
 from ociforge.pypi.location import Local, Remote
 from tests.support.channel import Served, serve
@@ -243,5 +244,68 @@ def test_a_credential_does_not_follow_to_another_host(
 def test_a_broken_netrc_file_is_told_without_what_is_in_it(tmp_path: Path) -> None:
     path = netrc(tmp_path, "machine a login b secret c\n")
     with pytest.raises(PackageError) as caught:
-        fetcher(tmp_path / "cache", netrc=path)
+        fetcher(tmp_path / "cache", netrc=path).fetch(remote(f"https://index.invalid/{NAME}"))
     assert caught.value.message == f"`{path}` is no netrc file: see line 1"
+
+
+# --- mirrors, and no network
+
+FAR = "http://files.invalid/packages/"
+
+
+def mirrored(*mirrors: str, prefix: str = FAR) -> Mirrors:
+    return Mirrors(prefixes={prefix: mirrors})
+
+
+def test_a_mirror_serves_in_the_indexs_place(server: Served, tmp_path: Path) -> None:
+    archive = fetcher(tmp_path / "cache", mirrors=mirrored(server.url)).fetch(remote(FAR + NAME))
+    assert archive.path.read_bytes() == NOISE
+    assert server.requests == [f"GET /{NAME}"]
+
+
+def test_a_directory_can_be_a_mirror(server: Served, tmp_path: Path) -> None:
+    odd = tmp_path / "ö t%20"
+    (tmp_path / "index").rename(odd)
+    mirrors = mirrored(odd.as_uri())
+    assert fetcher(tmp_path / "cache", mirrors=mirrors, offline=True).fetch(remote(FAR + NAME)).digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("missing", "does not have everything"), ("corrupt", "is passed over"), ("busy", "is passed over")],
+)
+def test_where_a_mirror_fails_the_next_place_does(server: Served, tmp_path: Path, fault: Any, said: str) -> None:
+    events: list[Event] = []
+    server.faults[f"/{NAME}"] = fault
+    with serve(tmp_path / "index") as far:
+        mirrors = mirrored("file:///nothing/here", server.url, prefix=far.url)
+        archive = fetcher(tmp_path / "cache", events, mirrors=mirrors).fetch(remote(far.url + NAME))
+    assert archive.path.read_bytes() == NOISE
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert warnings[0].startswith("the mirror `file:///nothing/here` does not have everything")
+    assert warnings[1].startswith(f"the mirror `{server.url}` {said}")
+    assert len(warnings) == 2
+
+
+def test_a_mirror_has_its_own_credentials_or_none(tmp_path: Path) -> None:
+    secret = remote(f"http://usér:p%C3%A4%20ss@files.invalid/packages/{NAME}")
+    with guarded() as (host, seen):
+        failure(tmp_path / "cache", secret, mirrors=mirrored(f"http://{host}"), attempts=1)
+        assert seen == [(f"/{NAME}", None)]
+        mirrors = mirrored(f"http://us%C3%A9r:p%C3%A4%20ss@{host}")
+        assert fetcher(tmp_path / "own", mirrors=mirrors).fetch(remote(FAR + NAME)).digest == DIGEST
+        path = netrc(tmp_path, 'machine 127.0.0.1 login usér password "pä ss"\n')
+        mirrors = mirrored(f"http://{host}")
+        assert fetcher(tmp_path / "netrc-cache", mirrors=mirrors, netrc=path).fetch(secret).digest == DIGEST
+
+
+def test_offline_nothing_is_asked_for(server: Served, tmp_path: Path) -> None:
+    source = remote(server.url + NAME)
+    with pytest.raises(OfflineError) as caught:
+        fetcher(tmp_path / "cache", offline=True).fetch(source)
+    assert caught.value.message == f"`{NAME}` is not in the store"
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert server.requests == []
+    fetcher(tmp_path / "cache").fetch(source)
+    assert fetcher(tmp_path / "cache", offline=True).fetch(source).digest == DIGEST
+    assert len(server.requests) == 1

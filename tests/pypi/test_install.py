@@ -313,7 +313,7 @@ def test_without_rows_nothing_happens(bench: Bench) -> None:
 
 def test_the_work_is_told(bench: Bench, demo: Path) -> None:
     bench.install(locked(demo))
-    assert bench.events == [StageStarted("linking 1 wheel")]
+    assert bench.events == [StageStarted("reading what is in 1 wheel"), StageStarted("linking 1 wheel")]
 
 
 def test_headers_and_libraries_of_a_free_threaded_interpreter(bench: Bench, demo: Path) -> None:

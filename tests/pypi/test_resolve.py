@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ociforge.errors import PackageError, SolveError
+from ociforge.errors import OfflineError, PackageError, SolveError
+from ociforge.events import Event, Warned
+from ociforge.network import Mirrors
 from ociforge.pypi.describe import Description
 from ociforge.pypi.fetch import Access, Cache, Fetcher
 from ociforge.pypi.machine import Machine
@@ -464,3 +467,46 @@ def test_variables_that_choose_do_not_count(tmp_path: Path, index: Served, resol
     bent = {**resolver.environ, "UV_EXCLUDE_NEWER": "2001-01-01", "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}
     steered = Resolver(fetcher=resolver.fetcher, access=resolver.access, static=resolver.static, environ=bent)
     assert versions(steered.resolve(request(tmp_path, index, "lib"))) == {"lib": "1.5"}
+
+
+# --- mirrors, and no network
+
+
+def test_rows_do_not_tell_which_mirror_was_asked(tmp_path: Path, index: Served, resolver: Resolver) -> None:
+    events: list[Event] = []
+    direct = resolver.resolve(request(tmp_path, index, "app"))
+    mirrors = Mirrors(
+        prefixes={
+            "https://index.invalid/simple": ("http://127.0.0.1:1/simple", f"{index.url}simple"),
+            "https://files.invalid/": (f"{index.url}files/",),
+        }
+    )
+    access = replace(resolver.access, mirrors=mirrors)
+    through = replace(resolver, access=access, fetcher=Fetcher(Cache(tmp_path / "other"), access), notify=events.append)
+    found = through.resolve(request(tmp_path, index, "app", indexes=("https://index.invalid/simple",)))
+    assert found == tuple(
+        replace(
+            row,
+            index="https://index.invalid/simple",
+            location=row.location.replace(f"{index.url}files/", "https://files.invalid/"),
+        )
+        for row in direct
+    )
+    (warned,) = [event for event in events if isinstance(event, Warned)]
+    assert warned.message.startswith("the mirror `http://127.0.0.1:1/simple` is passed over: ")
+
+
+def test_offline_uv_takes_what_it_knows(tmp_path: Path, index: Served, resolver: Resolver) -> None:
+    offline = replace(resolver, access=replace(resolver.access, offline=True))
+    empty = replace(offline, environ={**resolver.environ, "UV_CACHE_DIR": str(tmp_path / "empty")})
+    resolver.resolve(request(tmp_path, index, "app"))
+    before = len(index.requests)
+    error = failure(empty, request(tmp_path, index, "app"))
+    assert error.hint == "run `ociforge lock` where there is a network"
+    nothing = replace(offline, fetcher=Fetcher(Cache(tmp_path / "nothing"), offline.access))
+    with pytest.raises(
+        OfflineError, match=r"^environment `default` on `linux-64`: `app-1\.0-py3-none-any\.whl` is not"
+    ) as caught:
+        nothing.resolve(request(tmp_path, index, "app"))
+    assert caught.value.hint == "run `ociforge lock` where there is a network"
+    assert len(index.requests) == before
