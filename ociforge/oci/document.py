@@ -6,6 +6,7 @@ the member.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ociforge.errors import ImageError
@@ -24,10 +25,15 @@ def kind(value: object) -> str:
     return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 
+# What stands before a host in a URL; an `@` before a digest does not.
+_USER_INFO = re.compile(r"[^/@\s=`]*:[^/@\s`]*@(?!sha\d+:)")
+
+
 def shown(value: object) -> str:
-    """A value from outside for a message: between backticks, on one line, and not too long."""
+    """A value from outside for a message: between backticks, on one line, not too long, and without passwords."""
     text = value if isinstance(value, str) and value.isprintable() else ascii(value)
-    return f"`{text}`" if len(text) <= _MAX_SHOWN else f"`{text[:_MAX_SHOWN]}…`"
+    short = _USER_INFO.sub("…@", text[:_MAX_SHOWN])
+    return f"`{short}`" if len(text) <= _MAX_SHOWN else f"`{short}…`"
 
 
 def exact_keys(document: Mapping[str, Any], known: Iterable[str], what: str) -> None:

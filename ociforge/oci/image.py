@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from layers.digest import Digest
 from ociforge.errors import ImageError
 from ociforge.oci.config import derive
-from ociforge.oci.descriptor import CONFIG, DOCKER_CONFIG, DOCKER_MANIFEST, MANIFEST, Descriptor, canonical_json
+from ociforge.oci.descriptor import (
+    CONFIG,
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    MANIFEST,
+    Descriptor,
+    canonical_json,
+    parse_json,
+)
 from ociforge.oci.document import optional_text, string_map
 from ociforge.oci.envelope import agreed_type, check_size, descriptors, read_envelope, subject
 
@@ -105,15 +113,38 @@ class ImageManifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An assembled image: both documents, and the descriptors of what they name.
-
-    `descriptor` is the manifest's, with the platform; `layers` are the base's and our own, base first.
-    """
+    """An assembled image: both documents, and the descriptor of the manifest, with the platform."""
 
     manifest: bytes
     config: bytes
     descriptor: Descriptor
-    layers: tuple[Descriptor, ...]
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self | None:
+        """The inverse of `to_json`; None for what is not its result."""
+        try:
+            document = parse_json(data, "image")
+            manifest, config = document["manifest"].encode(), document["config"].encode()
+            descriptor = Descriptor.from_json(document["descriptor"], "image")
+            ImageManifest.parse(manifest, descriptor.media_type)
+        except (ImageError, KeyError, AttributeError):
+            return None
+        return cls(manifest=manifest, config=config, descriptor=descriptor)
+
+    def to_json(self) -> bytes:
+        """Both documents in one."""
+        return canonical_json(
+            {
+                "descriptor": self.descriptor.to_json(),
+                "manifest": self.manifest.decode(),
+                "config": self.config.decode(),
+            }
+        )
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The base's and our own, base first."""
+        return ImageManifest.parse(self.manifest, self.descriptor.media_type).layers
 
     @property
     def config_descriptor(self) -> Descriptor:
@@ -166,7 +197,6 @@ def assemble(
         descriptor=Descriptor(
             media_type=MANIFEST, digest=Digest.of(manifest), size=len(manifest), platform=derived.platform
         ),
-        layers=described,
     )
 
 

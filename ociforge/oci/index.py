@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from layers.digest import Digest
-from ociforge.errors import ImageError
+from ociforge.errors import ImageError, PlatformError
 from ociforge.oci.descriptor import (
     CONFIG,
     DOCKER_CONFIG,
@@ -88,7 +88,7 @@ def select(index: ImageIndex, platform: Platform) -> Descriptor:
 
     An entry of exactly this platform is preferred over one that merely runs there, else the first wins, as in engines;
     attestations are no images. Where no entry has a platform, a single one is taken for what is meant: its
-    configuration tells. Raises ImageError that lists the platforms there are.
+    configuration tells. Raises PlatformError that lists the platforms there are.
     """
     images = [entry for entry in index.manifests if _is_image(entry)]
     fitting = [entry for entry in images if entry.platform is not None and platform.matches(entry.platform)]
@@ -99,7 +99,7 @@ def select(index: ImageIndex, platform: Platform) -> Descriptor:
     for entry in (*exact, *fitting):
         return entry
     found = dict.fromkeys(f"`{entry.platform}`" for entry in images if entry.platform is not None)
-    raise ImageError(
+    raise PlatformError(
         f"{_WHAT}: no image for `{platform}`: found {', '.join(found) or 'none with a platform'}",
         "choose another image, or a platform that this one has",
     )

@@ -26,6 +26,8 @@ _HUB_ALIASES = frozenset({"index.docker.io"})
 _MAX_NAME = 255  # registry and repository together; many registries take no more
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
+# What URLs have before the host; an `@` before the first slash is a digest's else.
+_USER_INFO = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/@]*@(?!sha\d+:)")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
@@ -63,6 +65,11 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a reference; `ubuntu` means `docker.io/library/ubuntu:latest`. Raises ReferenceFormatError."""
+        if (found := _USER_INFO.match(text)) is not None:
+            raise ReferenceFormatError(
+                f"malformed image reference: `…@{text[found.end() :]}`: a reference holds no user and password",
+                "leave them out, and log in with `ociforge login`",
+            )
         try:
             return cls._parse(text)
         except ReferenceFormatError as error:
@@ -115,6 +122,7 @@ def _split(name: str) -> tuple[str, str]:
     if registry in _HUB_ALIASES:
         registry = _HUB
     if registry == _HUB and "/" not in repository:
+        _check_repository(repository)  # as it was written
         repository = f"library/{repository}"
     return registry, repository
 
@@ -128,7 +136,7 @@ def _check_registry(registry: str) -> None:
         raise _malformed(registry, "not a registry: expected a host with a dot, a port, or `localhost`")
     host, port = _host_and_port(registry)
     if port is not None and (not _PORT.fullmatch(port) or int(port) > 65535):
-        raise _malformed(registry, f"`{port}` is no port")
+        raise _malformed(registry, "what follows the colon is no port")
     if host.startswith("["):
         _check_ipv6(host)
     elif not _HOST.fullmatch(host):

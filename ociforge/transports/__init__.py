@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ociforge.errors import ReferenceFormatError
+from ociforge.errors import OfflineError, ReferenceFormatError
 from ociforge.events import ignore
 from ociforge.transports.location import ArchiveLocation, LayoutLocation, Location, RegistryLocation, parse
 
@@ -35,10 +35,15 @@ def source(
     """What there is to read at a location; `registry` and `credentials` say how to speak to a registry.
 
     Raises ReferenceFormatError for a malformed location and TransportError for an archive that cannot be read; of a
-    layout or a registry nothing is read yet.
+    layout or a registry nothing is read yet. A registry that must not be spoken to (`registry.offline`) is a source
+    that raises OfflineError when it is read.
     """
     where = parse(location) if isinstance(location, str) else location
     match where:
+        case RegistryLocation() if registry is not None and registry.offline:
+            from ociforge.transports.unreachable import UnreachableSource
+
+            return UnreachableSource(where.reference)
         case RegistryLocation():
             # The client is the slowest import of all, and only registries need it.
             from ociforge.transports.registry import RegistrySource
@@ -70,11 +75,17 @@ def destination(
     """The place to write an image to. Nothing is touched before it is entered as a context manager.
 
     `names` are what a layout or an archive calls the image besides the name in the location; a registry has the one in
-    its reference. `platform` chooses the image that an archive shows to `docker load` when it holds several. Raises
-    ReferenceFormatError for a malformed location, or one that can only be read.
+    its reference. `platform` is the one whose image an archive shows to `docker load` when it holds several. Raises
+    ReferenceFormatError for a malformed location, or one that can only be read, and OfflineError for a registry that
+    must not be spoken to.
     """
     where = parse(location) if isinstance(location, str) else location
     match where:
+        case RegistryLocation() if registry is not None and registry.offline:
+            raise OfflineError(
+                f"cannot write `{where}`: it is in a registry, and there is no network",
+                "write an `oci:` layout or `oci-archive:`, and copy that with `ociforge push` where there is one",
+            )
         case RegistryLocation():
             from ociforge.transports.registry import RegistryDestination
 

@@ -15,9 +15,16 @@ from layers.tar import END, members
 from ociforge.errors import TransportError
 from ociforge.events import ignore
 from ociforge.oci.blob import VerifiedReader, read_document
-from ociforge.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_SIZE, canonical_json
+from ociforge.oci.descriptor import (
+    CONFIG,
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    MAX_MANIFEST_SIZE,
+    canonical_json,
+)
 from ociforge.oci.image import ImageManifest
-from ociforge.oci.index import ImageIndex, resolve
+from ociforge.oci.index import ImageIndex
 from ociforge.oci.reference import Reference
 from ociforge.replacing import replacing
 from ociforge.transports.files import check_parent, sync_directory, translated
@@ -86,8 +93,8 @@ class ArchiveSource:
 class ArchiveDestination:
     """Writes one image, or an index with its images, as a new archive in the place of FILE.
 
-    `ref` and `names` are what `index.json` and `manifest.json` call the image. Of an index, `manifest.json` describes
-    the image for `platform`, or else the first.
+    `ref` and `names` are what `index.json` and `manifest.json` call the image. Of an index, `manifest.json`, which can
+    show one, describes the image for `platform`, or the first where there is none for it.
 
     The members of the tar are sorted and nothing is written twice, so `put` only takes note of a blob: `tag` opens all,
     verifies them while it writes them, and raises what `put` would have raised. FILE appears when it is whole. The same
@@ -140,7 +147,7 @@ class ArchiveDestination:
         with translated(f"writing `{self._where}`"):
             with replacing(self._path) as file:
                 try:
-                    for chunk in members(entries):
+                    for chunk in members(entries, lambda _: None):  # there are no hard links
                         file.write(chunk)
                 except LayerError as error:
                     raise TransportError(f"writing `{self._where}`: {error}") from error
@@ -164,22 +171,27 @@ class ArchiveDestination:
         yield _document("oci-layout", LAYOUT)
 
     def _docker_manifest(self, root: Descriptor) -> bytes | None:
-        """The `manifest.json` of the platform image; None where `docker load` would miss a layer or a configuration."""
+        """The `manifest.json` of the platform image; None for an artifact, or where `docker load` would miss a blob."""
         platform_image = self._platform_image(root)
         if platform_image is None:
             return None
         manifest = ImageManifest.parse(self._read(platform_image), platform_image.media_type)
         blobs = (manifest.config, *manifest.layers)
-        if not all(map(self.has, blobs)):
+        if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG) or not all(map(self.has, blobs)):
             return None
         config, *layers = (f"{_BLOBS}/{blob.digest.hex}" for blob in blobs)
         tags = [str(name.whole) for name in self._names if name.whole is not None]
         return canonical_json([{"Config": config, "RepoTags": tags, "Layers": layers}])
 
     def _platform_image(self, root: Descriptor) -> Descriptor | None:
-        if self._platform is not None:
-            return resolve(root, self._platform, self._read)
-        return next(self._images(root), None)
+        return min(self._images(root), key=self._distance, default=None)
+
+    def _distance(self, image: Descriptor) -> int:
+        """How far the image is from the platform that is wanted; of equals, the first will do."""
+        wanted, found = self._platform, image.platform
+        if wanted is None or found is None or not wanted.matches(found):
+            return 2
+        return int(str(wanted) != str(found))
 
     def _images(self, descriptor: Descriptor) -> Iterator[Descriptor]:
         """The images that a manifest or an index stands for, in its order; attestations are none."""

@@ -62,7 +62,7 @@ class Blob:
 
 class Destination(Protocol):
     """A place to write one image or index to, as a context manager: leaving it by an exception leaves nothing
-    under a final name.
+    under a final name. Its `str` is the location, for messages.
     """
 
     def has(self, descriptor: Descriptor) -> bool:
@@ -70,9 +70,12 @@ class Destination(Protocol):
         ...
 
     def put(self, blob: Blob) -> Outcome:
-        """Store a blob or a manifest under its digest; idempotent; verifies digest and size.
+        """Store a blob or a manifest under its digest; verifies digest and size.
 
-        May be called from several threads for blobs. Children come before the manifests that name them.
+        May be called from several threads for blobs, at any time between entering and `tag`, also for a blob that is
+        on its way already: what was put is not sent again, and the answer is the first outcome, or `exists`.
+        (`publish.Publication` keeps the first.) A destination that is written in one piece may take note of a blob
+        and open it as late as in `tag`. Children come before the manifests that name them.
         """
         ...
 

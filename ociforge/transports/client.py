@@ -45,8 +45,9 @@ class RegistryClient:
     """One registry, for any number of threads; `reference` says which, and whose credential is meant.
 
     Credentials go to the registry's own origin and to the token service that it names, nowhere else, and are looked up
-    when it first asks. Whether it is spoken to by https or by plain http, `options` says. `sleep` and `clock` are in
-    seconds.
+    when it first asks. No request goes anywhere else either, but for redirects, and for where an upload is to go: a
+    registry may keep its blobs on another host. Whether it is spoken to by https or by plain http, `options` says.
+    `sleep` and `clock` are in seconds.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class RegistryClient:
         self._scheme = "https" if tls else None if options.insecure else "http" if loopback else "https"
         self._settling = threading.Lock()
         # No proxy is ever right for this machine itself.
-        self.wire = Wire(options, trust_env=not loopback, sleep=sleep)
+        self.wire = Wire(options, trust_env=not loopback, sleep=sleep, clock=clock)
         self._tokens = Tokens(
             self.wire,
             lambda: self.origin,
@@ -107,8 +108,9 @@ class RegistryClient:
         scopes: Scopes | None = None,
         retry: bool | None = None,
         stream: bool = False,
+        follow: bool = True,
     ) -> requests.Response:
-        """An answer with any status but 401, 403 and those of redirects, which are followed.
+        """An answer with any status but 401, 403 and those of redirects, which are followed unless `follow` is false.
 
         `retry` says whether the request may be made twice (default: GET and HEAD). With `stream`, a successful body is
         left to the caller, who closes the answer. Raises AuthError, RegistryError, BrokenConnectionError.
@@ -116,21 +118,28 @@ class RegistryClient:
         kept = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
         wanted = self._scopes_of(method, url) if scopes is None else scopes
         response = self.wire.repeat(
-            lambda: self._follow(method, url, kept, body, wanted, stream),
+            lambda: self._follow(method, url, kept, body, wanted, stream, follow),
             retry=method in ("GET", "HEAD") if retry is None else retry,
         )
         self._show_warnings(response)
         return response
 
     def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Body | None, scopes: Scopes, stream: bool
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Body | None,
+        scopes: Scopes,
+        stream: bool,
+        follow: bool,
     ) -> requests.Response:
-        """Follow redirects; other methods than GET and HEAD only where the method stays the same."""
+        """Follow redirects, if wanted; other methods than GET and HEAD only where the method stays the same."""
         redirects = _REDIRECTS if method in ("GET", "HEAD") else frozenset({307, 308})
         start = url
         for _ in range(_MAX_REDIRECTS + 1):
             response = self._authorized(method, url, headers, body, scopes, stream)
-            if response.status_code not in redirects:
+            if not follow or response.status_code not in redirects:
                 return response
             url = resolve(url, response.headers.get("Location"), self.origin)
             response.close()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BlobStream"]
 
+_BLOCK = 256 << 10  # 256 KiB
 _PROGRESS = 1 << 20  # 1 MiB: having got this far since the last break, the connection counts as good again
 
 
@@ -52,17 +53,22 @@ class BlobStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # any writable buffer, in fact
+    def read(self, size: int = -1, /) -> bytes:
+        """Some bytes, at most `size`, as they are received: nothing is copied. `b""` only at the end of the blob."""
+        if size < 0:
+            return self.readall()
         while True:
-            data = self._read(min(len(buffer), self._skip or len(buffer)))
-            if not data:
-                return 0
-            if self._skip:
-                self._skip -= len(data)
-                continue
-            buffer[: len(data)] = data
-            self._advance(len(data))
-            return len(data)
+            data = self._read(min(size, self._skip or size))
+            passed = min(self._skip, len(data))  # `_read` may have connected again, with more to pass over
+            self._skip -= passed
+            if not data or passed < len(data):
+                self._advance(len(data) - passed)
+                return data[passed:]
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # any writable buffer, in fact
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         if not self.closed:
@@ -74,7 +80,7 @@ class BlobStream(io.RawIOBase):
         """Some bytes of the answer; `b""` only at the end of the blob."""
         while True:
             try:
-                data = bytes(self._response.raw.read(size, decode_content=False))
+                data = self._pace.read(self._response.raw, min(size, _BLOCK))
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self._recover(self._wire.translate(error, "GET", self._response.url))
                 continue
@@ -111,6 +117,7 @@ class BlobStream(io.RawIOBase):
         if response.status_code not in (200, 206):
             raise refusal(response)
         self._skip = self._position if response.status_code == 200 else 0
+        self._pace = self._wire.pace()
         length = response.headers.get("Content-Length", "")
         expected = self._descriptor.size - (0 if response.status_code == 200 else self._position)
         if length.isdecimal() and int(length) != expected:

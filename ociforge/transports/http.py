@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import ipaddress
 import json
+import logging
 import random
 import re
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -21,6 +23,7 @@ import urllib3
 from urllib3.exceptions import InvalidHeader, NewConnectionError
 
 from ociforge.errors import AuthError, RegistryError
+from ociforge.transports.credential import Account
 from ociforge.transports.session import new_session
 
 if TYPE_CHECKING:
@@ -30,18 +33,20 @@ if TYPE_CHECKING:
     from ociforge.transports.options import RegistryOptions
 
 __all__ = [
-    "LOGIN_HINT",
     "TRANSIENT",
     "Body",
     "BrokenConnectionError",
     "Origin",
+    "Pace",
     "Wire",
     "body_of",
+    "login_hint",
     "printable",
     "redact",
     "refusal",
     "resolve",
     "retry_after",
+    "worth_waiting",
 ]
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -51,9 +56,10 @@ _MAX_ERROR_BODY = 1 << 20  # 1 MiB
 _MAX_MESSAGE = 300  # characters of a registry's own words
 _MAX_RETRY_AFTER = 120.0  # seconds; who asks for more is not worth waiting for
 _BACKOFF, _MAX_BACKOFF = 0.5, 30.0  # seconds
+_CONNECT_ATTEMPTS = 3  # less than 2 s: a name that is wrong or a registry that is down does not get right soon
+_MIN_PACE = 1 << 10  # bytes a second: what trickles in more slowly is a stall, however regularly a byte comes
 _READ_BLOCK = 64 << 10
 _PORTS = {"http": 80, "https": 443}
-LOGIN_HINT = "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
 
 
 class Body(Protocol):
@@ -158,14 +164,23 @@ def refusal(response: requests.Response) -> RegistryError:
     response.close()
     message = f"{request.method} `{redact(str(request.url))}`: {status} {printable(detail)}".rstrip()
     if status == 401:
-        return AuthError(message, LOGIN_HINT)
+        return AuthError(message, _login_there(request))
     if status == 403:
-        return AuthError(message, f"the account may lack the right to do this; {LOGIN_HINT}")
+        return AuthError(message, f"the account may lack the right to do this; {_login_there(request)}")
     if status == 429:
         return RegistryError(message, "the registry limits requests: wait, or log in for a higher limit")
     if status == 400 and not errors and str(request.url).startswith("http:"):
-        return RegistryError(message, "if the registry speaks TLS, pass `--insecure`: then any certificate will do")
+        return RegistryError(message, _SPEAKS_TLS)
     return RegistryError(message, "try again later" if status in TRANSIENT else None)
+
+
+def login_hint(registry: str) -> str:
+    """What to do where `registry`, as the user calls it, wants a credential."""
+    return f"log in with `ociforge login {registry}`, or set REGISTRY_AUTH_FILE"
+
+
+def _login_there(request: requests.PreparedRequest) -> str:
+    return login_hint(Account.of(urlsplit(str(request.url)).netloc).registry)
 
 
 def _errors(data: bytes) -> str:
@@ -193,13 +208,50 @@ def retry_after(response: requests.Response) -> float | None:
         return None
 
 
-class Wire:
-    """A session shared by threads, with timeouts and bounded repetition. `sleep` takes seconds."""
+def worth_waiting(wanted: float | None) -> bool:
+    """Whether a wait of `wanted` seconds, if any is asked for, is short enough to be kept."""
+    return wanted is None or wanted <= _MAX_RETRY_AFTER
 
-    def __init__(self, options: RegistryOptions, *, trust_env: bool, sleep: Callable[[float], None]) -> None:
+
+class Pace:
+    """Tells a body that comes in from one that trickles: a server that gives a byte now and then never runs into the
+    timeout between two pieces. `window` is in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float], window: float) -> None:
+        self._clock = clock
+        self._window = window
+        self._waited, self._count = 0.0, 0  # only the time spent here: a slow reader is not the server's fault
+
+    def read(self, raw: urllib3.BaseHTTPResponse, size: int) -> bytes:
+        """Some bytes of `raw`, at most `size`; `b""` at its end. TimeoutError: those of a whole window were too few."""
+        begun = self._clock()
+        data = raw.read1(size, decode_content=False)
+        self._waited += self._clock() - begun
+        self._count += len(data)
+        if self._waited >= self._window:
+            if data and self._count < _MIN_PACE * self._window:
+                raise TimeoutError
+            self._waited, self._count = 0.0, 0
+        return data
+
+
+class Wire:
+    """A session shared by threads, with timeouts and bounded repetition. `sleep` and `clock` are in seconds."""
+
+    def __init__(
+        self,
+        options: RegistryOptions,
+        *,
+        trust_env: bool,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._timeout = (options.connect_timeout, options.read_timeout)
         self._sleep = sleep
+        self._clock = clock
         self.attempts = options.attempts
+        logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)
         self.session = new_session(options, trust_env)
 
     def close(self) -> None:
@@ -225,6 +277,10 @@ class Wire:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self.translate(error, method, url) from _root(error)
 
+    def pace(self) -> Pace:
+        """What watches over one body that begins to come in now."""
+        return Pace(self._clock, self._timeout[1])
+
     def repeat(self, send: Callable[[], requests.Response], *, retry: bool) -> requests.Response:
         """`send` until it gets through: again after a transient status or a broken connection if `retry`, and after a
         connection that never was in any case; at last the answer or the error as it is.
@@ -233,12 +289,12 @@ class Wire:
             try:
                 response = send()
             except BrokenConnectionError as broken:
-                if broken.sent and not retry:
+                if (broken.sent and not retry) or (not broken.sent and attempt >= _CONNECT_ATTEMPTS):
                     raise
                 wanted = None
             else:
                 wanted = retry_after(response)
-                if not retry or response.status_code not in TRANSIENT or (wanted or 0) > _MAX_RETRY_AFTER:
+                if not retry or response.status_code not in TRANSIENT or not worth_waiting(wanted):
                     return response
                 response.close()
             self.pause(attempt, wanted)
@@ -256,9 +312,14 @@ class Wire:
         if isinstance(error, requests.exceptions.SSLError):
             return RegistryError(f"{what}: no TLS connection: {_reason(error)}", _tls_hint(error))
         if isinstance(error, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
-            return BrokenConnectionError(f"{what}: no answer within {self._timeout[1]:g} s", sent=True)
+            return BrokenConnectionError(
+                f"{what}: no answer, or not enough of it, in {self._timeout[1]:g} s", sent=True
+            )
         if isinstance(error, requests.ConnectTimeout):
             return BrokenConnectionError(f"{what}: no connection within {self._timeout[0]:g} s", _DOWN_HINT, sent=False)
+        if isinstance(error, requests.exceptions.ProxyError):
+            hint = "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, and that the proxy is running"
+            return BrokenConnectionError(f"{what}: the proxy does not help: {_reason(error)}", hint, sent=False)
         if _never_sent(error):
             return BrokenConnectionError(f"{what}: {_reason(error)}", _DOWN_HINT, sent=False)
         if isinstance(error, requests.ConnectionError | urllib3.exceptions.HTTPError | OSError) and not isinstance(
@@ -278,10 +339,21 @@ class Wire:
         settings = session.merge_environment_settings(url, {}, True, session.verify, None)
         response = session.send(request, timeout=self._timeout, allow_redirects=False, **settings)
         if not stream or response.status_code not in (200, 206):
-            _load(response, _MAX_BODY if response.ok else _MAX_ERROR_BODY)
+            _load(response, _MAX_BODY if response.ok else _MAX_ERROR_BODY, self.pace())
         return response
 
 
+def _without_queries(record: logging.LogRecord) -> bool:
+    """For urllib3's log, which names whole URLs: their queries may be signatures. Who turns it on sees the rest."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(a.partition("?")[0] if isinstance(a, str) else a for a in record.args)
+    return True
+
+
+_SPEAKS_TLS = (
+    "if the registry speaks TLS, name the file of the authority that signed its certificate with `--ca-file`; "
+    "`--insecure` accepts any certificate"
+)
 _DOWN_HINT = "check the name, and that the registry is running and can be reached from here"
 _HOPELESS = (
     requests.exceptions.InvalidURL,
@@ -291,10 +363,10 @@ _HOPELESS = (
 )
 
 
-def _load(response: requests.Response, limit: int) -> None:
+def _load(response: requests.Response, limit: int, pace: Pace) -> None:
     """Read the body into memory, so that the connection is free again; no more than `limit` bytes of it."""
     data = io.BytesIO()
-    while data.tell() < limit and (chunk := response.raw.read(_READ_BLOCK, decode_content=False)):
+    while data.tell() < limit and (chunk := pace.read(response.raw, _READ_BLOCK)):
         data.write(chunk)
     if data.tell() >= limit:
         response.close()
@@ -314,9 +386,7 @@ class _Loaded(io.BytesIO):
 
 
 def _never_sent(error: Exception) -> bool:
-    """Whether the connection was not even made (a proxy's refusal counts)."""
-    if isinstance(error, requests.exceptions.ProxyError):
-        return True
+    """Whether the connection was not even made."""
     return any(isinstance(cause, NewConnectionError) for cause in _causes(error))
 
 
@@ -338,14 +408,20 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, socket.gaierror):
             return "no such host"
         if isinstance(cause, OSError) and cause.strerror:
-            return printable(cause.strerror[:1].lower() + cause.strerror[1:])
+            text = re.sub(r"^\[SSL[^]]*\] | \(_ssl\.c:\d+\)$", "", cause.strerror)
+            return printable(text if text[1:2].isupper() else text[:1].lower() + text[1:])
+        if "Tunnel connection failed" in str(cause) and isinstance(cause, OSError):
+            return printable(str(cause).partition(": ")[2])
     return "the connection was closed before the answer was complete"
 
 
 def _tls_hint(error: Exception) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in str(_root(error)):
+    why = str(_root(error))
+    if "CERTIFICATE_VERIFY_FAILED" in why:
         return (
-            "if an authority of your own signed the certificate, name its file in REQUESTS_CA_BUNDLE; "
+            "if an authority of your own signed the certificate, name its file with `--ca-file`; "
             "`--insecure` accepts any certificate"
         )
+    if any(word in why for word in ("_CERTIFICATE", "_UNKNOWN_CA", "EOF")):  # alerts, or not even that
+        return "the registry may ask for a client certificate: name one that it accepts with `--client-cert`"
     return "if the registry speaks plain http, allow it with `--insecure`"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import secrets
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ociforge.errors import ImageError, TransportError
 from ociforge.events import Warned, ignore
-from ociforge.oci.blob import VerifiedReader, read_document
+from ociforge.oci.blob import READ_SIZE, VerifiedReader, read_document
 from ociforge.oci.descriptor import (
     CONFIG,
     DOCKER_CONFIG,
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["LAYOUT", "LayoutDestination", "LayoutSource", "check_layout", "described", "warn_of_docker_types"]
 
 LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
+_NO_IMAGES = canonical_json(merge(None, []))  # what `index.json` says at first
 _MAX_LAYOUT_SIZE = 64 << 10  # 64 KiB
-_READ_SIZE = 1 << 20  # 1 MiB
 
 
 class LayoutSource:
@@ -69,7 +71,13 @@ class LayoutSource:
         with translated(f"reading `{self._where}`"):
             _refuse_file(self._path, f"reading `{self._where}`")
             check_layout(_read(self._path / "oci-layout", _MAX_LAYOUT_SIZE), self._where)
-            index = _read(self._path / "index.json", MAX_MANIFEST_SIZE)
+            try:
+                index = _read(self._path / "index.json", MAX_MANIFEST_SIZE)
+            except FileNotFoundError:
+                message = (
+                    f"reading `{self._where}`: there is no `{self._path / 'index.json'}`: the layout is incomplete"
+                )
+                raise TransportError(message, "whoever wrote it did not come to an end: write it anew") from None
         return entries_of(index, self._where)
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
@@ -89,9 +97,10 @@ class LayoutSource:
 class LayoutDestination:
     """Creates a layout, or adds an image to one, named by `ref` (a tag or a whole name) and by each of `names`.
 
-    Blobs are in place as soon as they are put, and stay when the rest fails: without an entry in `index.json` they are
-    no image, and the next attempt finds them. `index.json` is replaced in one step, under a lock that other writers of
-    this kind respect. What it lists besides stays, but for entries of the same name (see `naming.merge`).
+    A new layout is whole, and has no image, from the first. Blobs are in place as soon as they are put, and stay when
+    the rest fails: without an entry in `index.json` they are no image, and the next attempt finds them. `index.json` is
+    replaced in one step, under a lock that other writers of this kind respect. What it lists besides stays, but for
+    entries of the same name (see `naming.merge`).
     """
 
     def __init__(
@@ -115,15 +124,18 @@ class LayoutDestination:
         with translated(f"writing `{self._where}`"):
             _refuse_file(self._path, f"writing `{self._where}`")
             check_parent(self._path.absolute(), f"writing `{self._where}`")
-            self._path.mkdir(exist_ok=True)
+            if not self._path.exists():
+                self._begin()
             present = {entry.name for entry in self._path.iterdir()}
             if present and "oci-layout" not in present:
                 raise TransportError(
                     f"writing `{self._where}`: `{self._path}` has files in it, but is no OCI layout",
                     "name a new or empty directory",
                 )
-            with self._locked():
-                pass  # which has checked or written `oci-layout`
+            with self._locked():  # which has checked or written `oci-layout`
+                if not (self._path / "index.json").exists():
+                    with replacing(self._path / "index.json") as file:
+                        file.write(_NO_IMAGES)
             (self._path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         return self
 
@@ -149,7 +161,7 @@ class LayoutDestination:
             translated(f"writing `{self._where}`"),
             replacing(path, scratch=self._path) as file,
         ):
-            shutil.copyfileobj(reader, file, _READ_SIZE)
+            shutil.copyfileobj(reader, file, READ_SIZE)
         return "uploaded"
 
     def tag(self, root: Descriptor) -> str:
@@ -163,6 +175,22 @@ class LayoutDestination:
                 file.write(canonical_json(merge(self._index(), entries)))
             sync_directory(self._path)
         return str(LayoutLocation(path=self._path, ref=self._ref, digest=root.digest))
+
+    def _begin(self) -> None:
+        """Let a whole layout without images appear at once, unless another writer does first: whatever becomes of this
+        process, there is nothing that other tools take for damaged.
+        """
+        new = self._path.resolve().with_name(f".ociforge-{secrets.token_hex(8)}")
+        try:
+            (new / "blobs" / "sha256").mkdir(parents=True)
+            (new / "index.json").write_bytes(_NO_IMAGES)
+            (new / "oci-layout").write_bytes(LAYOUT)
+            new.rename(self._path.resolve())
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from layers.digest import Digest
 from layers.errors import DigestError
 from ociforge.errors import ReferenceFormatError
+from ociforge.oci.document import shown
 from ociforge.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _refuse(text: str, transport: str | None) -> NoReturn:
         hint = f"for an image in a registry write `docker://{text}`"
     else:
         hint = f"a location begins with {known}"
-    raise ReferenceFormatError(f"no transport in the location `{text}`: expected {known}", hint)
+    raise ReferenceFormatError(f"no transport in the location {shown(text)}: expected {known}", hint)
 
 
 def _is_reference(text: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ociforge.errors import ReferenceFormatError, TransportError
+from ociforge.errors import NotFoundError, ReferenceFormatError, TransportError
 from ociforge.oci.descriptor import INDEX, INDEX_TYPES, MANIFEST_TYPES, Descriptor, parse_json
 from ociforge.oci.reference import Reference
 
@@ -127,14 +127,16 @@ def entries_of(data: bytes, what: str) -> tuple[Descriptor, ...]:
 def select(entries: Sequence[Descriptor], ref: str | None, digest: Digest | None, what: str) -> Descriptor:
     """The one image of `entries` with the name `ref` and the `digest`; without them, the only one there is.
 
-    `ref` is a tag or a whole name. `what` names the place in errors: TransportError lists the names there are.
+    `ref` is a tag or a whole name. `what` names the place in errors: TransportError lists the names there are, and is
+    a NotFoundError when none fits.
     """
     found = {entry.digest: entry for entry in reversed(matching(entries, ref, digest))}
     if len(found) != 1:
         wanted = "".join([f" `{ref}`" if ref is not None else "", f" with the digest `{digest}`" if digest else ""])
         why = f"no image{wanted}" if not found else f"{len(found)} images{wanted}"
         hint = "name one of them behind the path, as in `:TAG` or `@sha256:…`" if entries else None
-        raise TransportError(f"`{what}`: {why}: found {listing(map(_shown, entries))}", hint)
+        kind = TransportError if found else NotFoundError
+        raise kind(f"`{what}`: {why}: found {listing(map(_shown, entries))}", hint)
     (entry,) = found.values()
     if entry.media_type not in INDEX_TYPES | MANIFEST_TYPES:
         raise TransportError(f"`{what}`: `{entry.digest}` is no image: `{entry.media_type}`")

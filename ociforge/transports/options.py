@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["RegistryOptions"]
@@ -20,7 +21,13 @@ class RegistryOptions:
     `client_cert` is the PEM certificate with its key, or a pair of both; either rules plain http out. Timeouts in
     seconds: to connect, and between two pieces of an answer. `attempts` bounds how often one thing is tried.
     `token_hosts` are hosts outside a registry's own domain that may be given its credentials in exchange for a token.
-    `workers` is how many threads may share one registry.
+    `workers` is how many threads may share one registry. `head_first` asks for the digest behind a tag before the
+    manifest: some registries do not count that, and who has the manifest already needs no more.
+
+    `mirrors` names, for a registry (`docker.io`, `host[:port]`), others that have its repositories, as
+    `host[:port][/prefix]`: what is pulled from `docker.io/library/alpine` is asked for at `host/prefix/library/alpine`.
+    Pulls try them in order and then the registry itself; pushes never. The other choices hold for mirrors too;
+    credentials do not: each has its own or none. `offline`: no registry is spoken to.
     """
 
     insecure: bool = False
@@ -31,3 +38,6 @@ class RegistryOptions:
     attempts: int = 5
     token_hosts: frozenset[str] = frozenset()
     workers: int = 4
+    head_first: bool = True
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    offline: bool = False

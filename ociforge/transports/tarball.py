@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from layers.decompress import decompress
 from layers.errors import LayerError
 from ociforge.errors import TransportError
+from ociforge.oci.blob import READ_SIZE
 from ociforge.transports.files import translated
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ MAX_UNPACKED_SIZE = 64 << 30  # 64 GiB: what a compressed archive may become
 _MAX_HEADER_SIZE = 1 << 20  # 1 MiB: PAX records and long names of one member
 _MAX_MEMBERS = 100_000
 _MAX_LINKS = 8
-_READ_SIZE = 1 << 20  # 1 MiB
 
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0")  # gzip, zstd, xz
 
@@ -61,6 +61,9 @@ class Tarball:
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
     def find(self, name: str) -> Span | None:
         """The regular file of that name; None when there is none."""
         member = self._members.get(name)
@@ -77,7 +80,7 @@ class Tarball:
 
     def open(self, span: Span) -> BinaryIO:
         """A stream of the bytes of a member; the caller closes it."""
-        return io.BufferedReader(_Slice(self._fd, span), _READ_SIZE)
+        return io.BufferedReader(_Slice(self._fd, span), READ_SIZE)
 
     def read(self, span: Span, limit: int) -> bytes:
         """All bytes of a small member. Raises TransportError when it has more than `limit`."""
@@ -126,7 +129,7 @@ def _unpack(file: BinaryIO, path: Path) -> int:
     with tempfile.TemporaryFile(prefix="ociforge-") as plain:
         try:
             with decompress(file, limit=MAX_UNPACKED_SIZE) as stream:
-                while chunk := stream.read(_READ_SIZE):
+                while chunk := stream.read(READ_SIZE):
                     plain.write(chunk)
         except LayerError as error:
             raise TransportError(f"reading `{path}`: {error}") from error

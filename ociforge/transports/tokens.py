@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from ociforge.errors import AuthError, RegistryError
-from ociforge.transports.http import LOGIN_HINT, BrokenConnectionError, Origin, body_of, redact, refusal
+from ociforge.transports.http import BrokenConnectionError, Origin, body_of, login_hint, redact, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -144,6 +144,7 @@ class Tokens:
         self._bearer: Challenge | None = None
         self._basic: str | None = None
         self._basic_proven = False
+        self._token_given = False
         self._refused: AuthError | None = None
         self._grants: dict[Scopes, _Grant] = {}
 
@@ -188,13 +189,14 @@ class Tokens:
         if credential is None:
             return AuthError(error.message, self._nothing_found())
         if used in (self._basic, f"Bearer {credential.registry_token}"):
-            return _refused(error, credential)
-        return _lacking(error, credential)
+            return _refused(error, credential, self._name)
+        return _lacking(error, credential, self._name)
 
     def _nothing_found(self) -> str:
         if not self._searched:
-            return LOGIN_HINT
-        return f"no credential for `{self._name}` in {', '.join(f'`{file}`' for file in self._searched)}: {LOGIN_HINT}"
+            return login_hint(self._name)
+        files = ", ".join(f"`{file}`" for file in self._searched)
+        return f"no credential for `{self._name}` in {files}: {login_hint(self._name)}"
 
     def _answer_basic(self, response: requests.Response, used: str | None) -> str:
         with self._lock:
@@ -204,7 +206,7 @@ class Tokens:
                 raise AuthError(refusal(response).message, self._nothing_found())
             if not credential.username:
                 what = f"the registry asks for a password, but the credential from `{credential.source}` is a token"
-                raise AuthError(f"{refusal(response).message}: {what}", _LOGIN_AGAIN)
+                raise AuthError(f"{refusal(response).message}: {what}", _login_again(self._name))
             header = _basic(credential)
             if used == header:
                 raise self.refuse(response, used)
@@ -241,6 +243,7 @@ class Tokens:
                 except AuthError as error:
                     grant.failure = error
                     raise
+                self._token_given = True
                 grant.header = f"Bearer {token}"
                 grant.expires = self._clock() + life - min(_MAX_MARGIN, life / 10)
             return grant.header
@@ -266,7 +269,7 @@ class Tokens:
         if host not in self._token_hosts and not same_domain(host, self._registry().host):
             raise AuthError(
                 f"the registry `{self._name}` wants its credential sent to `{host}`, which is outside its domain",
-                "if that is right, name the host as one that may have it",
+                f"if that is right, allow it with `--token-host {host}`",
             )
 
     def _ask(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> requests.Response:
@@ -280,8 +283,8 @@ class Tokens:
         if response.status_code not in (400, 401, 403):
             raise refusal(response)
         error = self._no_token(response)
-        if response.status_code == 401:
-            self._refused = error
+        if response.status_code == 401 and not self._token_given:
+            self._refused = error  # else these scopes are too many, as for a mount, and the password is right
         raise error
 
     def _no_token(self, response: requests.Response) -> AuthError:
@@ -289,20 +292,23 @@ class Tokens:
         credential = self._credential()
         if credential is None:
             return AuthError(error.message, self._nothing_found())
-        return (_lacking if response.status_code == 403 else _refused)(error, credential)
+        lacking = response.status_code == 403 or self._token_given
+        return (_lacking if lacking else _refused)(error, credential, self._name)
 
 
-_LOGIN_AGAIN = "log in again with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
+def _login_again(registry: str) -> str:
+    return f"log in again with `ociforge login {registry}`, or set REGISTRY_AUTH_FILE"
 
 
-def _refused(error: RegistryError, credential: Credential) -> AuthError:
-    return AuthError(f"{error.message}: the credential from `{credential.source}` was refused", _LOGIN_AGAIN)
+def _refused(error: RegistryError, credential: Credential, registry: str) -> AuthError:
+    return AuthError(f"{error.message}: the credential from `{credential.source}` was refused", _login_again(registry))
 
 
-def _lacking(error: RegistryError, credential: Credential) -> AuthError:
+def _lacking(error: RegistryError, credential: Credential, registry: str) -> AuthError:
     return AuthError(
         error.message,
-        f"the account of the credential from `{credential.source}` may lack the right to do this; {_LOGIN_AGAIN}",
+        f"the account of the credential from `{credential.source}` may lack the right to do this;"
+        f" {_login_again(registry)}",
     )
 
 

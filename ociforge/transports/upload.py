@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from ociforge.errors import ImageError, RegistryError, TransportError
 from ociforge.events import BlobProgress
-from ociforge.transports.http import TRANSIENT, BrokenConnectionError, refusal, resolve, retry_after
+from ociforge.transports.http import (
+    TRANSIENT,
+    BrokenConnectionError,
+    body_of,
+    refusal,
+    resolve,
+    retry_after,
+    worth_waiting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
     from layers.digest import Digest
     from ociforge.events import Notify
     from ociforge.transports.base import Blob
-    from ociforge.transports.client import RegistryClient
+    from ociforge.transports.client import RegistryClient, UploadMode
     from ociforge.transports.tokens import Scopes
 
 __all__ = ["BlobBody", "Upload", "check_digest"]
@@ -33,6 +42,7 @@ _OCTETS = {"Content-Type": "application/octet-stream"}
 _CHUNK = 16 << 20  # 16 MiB
 _SMALL_CHUNK = (4 << 20) - (64 << 10)  # just under the 4 MiB that GHCR allows
 _SKIP_BLOCK = 1 << 20
+_PROGRESS = 1 << 20  # 1 MiB more at the registry, and the earlier failures no longer count
 
 
 class BlobBody:
@@ -122,6 +132,11 @@ class Upload:
         self._size = blob.descriptor.size
         self._scopes = scopes
         self._body = BlobBody(blob, notify)
+        self._session: str | None = None  # where the next request goes: registries may name another place each time
+        self._mode: UploadMode = "put"  # of the present attempt
+        self._offset = 0  # bytes that the session is known to have
+        self._reached = 0  # the largest offset at which the count of failures began anew
+        self._stuck = 0  # how often going on with a session brought nothing
         self._chunk = _CHUNK
         self._least_chunk = 0
         self._not_found = 0
@@ -132,38 +147,60 @@ class Upload:
         After a failure a new session is begun, as most registries cannot go on with a broken one; but the registry is
         asked first whether only its answer was lost, and whether it can resume. Raises RegistryError.
         """
+        self._session = session
         try:
-            self._run(session)
+            self._run()
         finally:
             self._body.close()
 
-    def _run(self, session: str | None) -> None:
-        offset = 0
-        for attempt in range(1, self._client.wire.attempts + 1):
-            wanted = None
-            session = session or self._start()
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            begun = self._offset
             try:
-                response = self._transfer(session, offset)
-            except BrokenConnectionError as broken:
-                failure: RegistryError = broken
-            else:
+                response = self._transfer()
                 if response.status_code in (200, 201, 204):
                     check_digest(response, self._digest)
                     return
-                wanted = retry_after(response)
-                failure = refusal(response)
-                if self._change_mode(response.status_code):
-                    session, offset = None, 0
-                    continue
-                if response.status_code not in TRANSIENT | {404, 416}:
-                    raise failure
-            if attempt == self._client.wire.attempts:
-                raise failure
-            self._client.wire.pause(attempt, wanted)
+                failure = self._judge(response, resumed=begun > 0)
+            except BrokenConnectionError as broken:
+                failure = _Failure(broken)
+            failures = 1 if self._has_progressed() else failures + 1
+            if failures >= self._client.wire.attempts:
+                raise failure.error
+            if failure.other_way:
+                self._forget_session()
+                continue
+            self._client.wire.pause(failures, failure.wanted)
             if self._exists():
                 return
-            session, offset = self._resume(session)
-        raise RegistryError(f"uploading blob `{self._digest}`: the registry refuses every way to do it")
+            if failure.resumable:
+                self._resume(begun, refused=failure.refused)
+            else:
+                self._forget_session()
+
+    def _has_progressed(self) -> bool:
+        """Whether the registry has so much more than after the last failures that they need not be counted."""
+        if self._offset < self._reached + _PROGRESS:
+            return False
+        self._reached = self._offset
+        return True
+
+    def _judge(self, response: requests.Response, *, resumed: bool) -> _Failure:
+        """What an answer that is no success means for the upload; raises RegistryError when it is final. A refusal of
+        what was `resumed` never is: a registry that takes no half of a blob may take the whole.
+        """
+        status, wanted = response.status_code, retry_after(response)
+        error = refusal(response)
+        if status in TRANSIENT and worth_waiting(wanted):
+            return _Failure(error, wanted=wanted)
+        if not (resumed and self._mode == "put") and self._change_mode(status):
+            return _Failure(error, other_way=True)
+        if status in (404, 416) or (resumed and 400 <= status < 500 and status != 429):
+            return _Failure(error, refused=True)
+        if status in (400, 409) and b"cannot be updated" in body_of(response):
+            return _Failure(error, resumable=False)  # Nexus: another client is uploading the same blob
+        raise error
 
     def _start(self) -> str:
         """Open a session: its URL."""
@@ -174,25 +211,29 @@ class Upload:
         self._least_chunk = int(least) if least.isdecimal() else 0
         return self._location(response)
 
-    def _transfer(self, session: str, offset: int) -> requests.Response:
-        """Send what is missing from `offset` on; the answer to the request that failed, or to the closing one."""
-        mode = self._client.upload_mode
-        if mode == "put" and offset == 0:
-            return self._close(session, 0, self._size)
-        chunk = max(self._chunk, self._least_chunk) if mode == "chunk" else self._size
-        while offset < self._size:
-            length = min(chunk, self._size - offset)
-            response = self._patch(session, offset, length)
+    def _transfer(self) -> requests.Response:
+        """Send what is missing; the answer to the request that failed, or to the closing one."""
+        if self._session is None:
+            self._session = self._start()
+        self._mode = self._client.upload_mode
+        if self._mode == "put" and self._offset == 0:
+            return self._close(self._session, 0, self._size)
+        chunk = max(self._chunk, self._least_chunk) if self._mode == "chunk" else self._size
+        while self._offset < self._size:
+            length = min(chunk, self._size - self._offset)
+            response = self._patch(self._session, self._offset, length)
             if response.status_code not in (201, 202, 204):  # ECR says 201
                 return response
-            session = self._location(response)
-            arrived = _arrived(response, offset + length)
-            if arrived <= offset:
+            self._session = self._location(response)
+            arrived = _arrived(response, self._offset + length)
+            if arrived <= self._offset:
                 # ECR drops all chunks but the first: only one request can carry the blob.
                 self._client.upload_mode = "put"
-                raise BrokenConnectionError(f"PATCH of blob `{self._digest}`: the registry did not keep it", sent=True)
-            offset = arrived
-        return self._close(session, offset, 0)
+                self._forget_session()
+                what = f"PATCH of blob `{self._digest}`: the registry did not keep it"
+                raise BrokenConnectionError(what, sent=True)
+            self._offset = arrived
+        return self._close(self._session, self._offset, 0)
 
     def _close(self, session: str, start: int, length: int) -> requests.Response:
         joiner = "&" if urlsplit(session).query else "?"
@@ -217,13 +258,12 @@ class Upload:
 
     def _change_mode(self, status: int) -> bool:
         """Take another way after an answer that says this one will never do; whether there is one."""
-        client = self._client
         self._not_found += status == 404
-        if client.upload_mode == "put" and (status == 405 or (status == 404 and self._not_found == 2)):
-            client.upload_mode = "patch"
-        elif client.upload_mode != "chunk" and status == 413:
-            client.upload_mode = "chunk"
-        elif client.upload_mode == "chunk" and status in (413, 416) and self._chunk > _SMALL_CHUNK:
+        if self._mode == "put" and (status == 405 or (status == 404 and self._not_found == 2)):
+            self._client.upload_mode = "patch"
+        elif self._mode != "chunk" and status == 413:
+            self._client.upload_mode = "chunk"
+        elif self._mode == "chunk" and status in (413, 416) and self._chunk > _SMALL_CHUNK:
             self._chunk = _SMALL_CHUNK
         else:
             return False
@@ -233,18 +273,43 @@ class Upload:
         response = self._client.request("HEAD", self._blob_url, scopes=self._scopes)
         return response.status_code == 200
 
-    def _resume(self, session: str) -> tuple[str | None, int]:
-        """The session and how many bytes it has, if the registry can go on with it; else a new one is needed."""
+    def _resume(self, begun: int, *, refused: bool) -> None:
+        """Go on with the session if the registry can, else begin anew. An attempt that began at `begun`, and in which
+        no byte arrived, is repeated once, and not at all when it was `refused`.
+        """
+        session, self._session = self._session, None
+        self._offset = 0
+        if session is None:
+            return
         try:
-            response = self._client.request("GET", session, scopes=self._scopes, retry=False)
-            if response.status_code in (202, 204) and (arrived := _arrived(response, 0)) > 0:
-                return self._location(response, session), min(arrived, self._size)
+            response = self._client.request("GET", session, scopes=self._scopes)
+            arrived = min(_arrived(response, 0), self._size)
+            if response.status_code not in (202, 204) or arrived == 0:
+                return
+            self._stuck += arrived <= begun
+            if arrived > begun or (self._stuck == 1 and not refused):
+                self._session, self._offset = self._location(response, session), arrived
         except RegistryError:
             pass  # not to be able to resume is no failure
-        return None, 0
+
+    def _forget_session(self) -> None:
+        self._session, self._offset = None, 0
 
     def _location(self, response: requests.Response, default: str | None = None) -> str:
         return resolve(response.url, response.headers.get("Location") or default, self._client.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a transfer was not the last: `wanted` are the seconds to wait, if the registry told; with `other_way` the
+    blob goes another way at once; `refused` when the session was, which is not `resumable` at all if it is of no use.
+    """
+
+    error: RegistryError
+    wanted: float | None = None
+    other_way: bool = False
+    refused: bool = False
+    resumable: bool = True
 
 
 def check_digest(response: requests.Response, digest: Digest) -> None:
@@ -255,6 +320,12 @@ def check_digest(response: requests.Response, digest: Digest) -> None:
 
 
 def _arrived(response: requests.Response, default: int) -> int:
-    """How many bytes the session has, by `Range: 0-LAST`; `default` when the registry does not say."""
+    """How many bytes the session has, by `Range: 0-LAST`; `default` when the registry does not say.
+
+    `0-0` is what registries say of one byte, and most say it of none: it counts as one only where that is expected.
+    """
     match = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", response.headers.get("Range", "").strip(), re.ASCII)
-    return default if match is None else int(match[1]) + 1
+    if match is None:
+        return default
+    last = int(match[1])
+    return last + 1 if last or default == 1 else 0

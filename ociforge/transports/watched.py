@@ -6,19 +6,20 @@ import io
 from typing import TYPE_CHECKING, BinaryIO
 
 from ociforge.events import BlobDone, BlobProgress, BlobStarted
-from ociforge.oci.blob import VerifiedReader
+from ociforge.oci.annotations import LAYER_TITLE
+from ociforge.oci.blob import VerifiedReader, verified
 from ociforge.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES
 
 if TYPE_CHECKING:
     from ociforge.events import Notify
     from ociforge.transports.base import Blob
 
-__all__ = ["WatchedReader", "told_exists", "watched"]
+__all__ = ["WatchedReader", "started", "told_exists", "watched"]
 
 
 def watched(blob: Blob, place: str, notify: Notify) -> WatchedReader:
     """Open a blob on its way to `place`; the caller closes it."""
-    return WatchedReader(VerifiedReader(blob.open(), blob.descriptor), blob, place, notify)
+    return WatchedReader(verified(blob.open(), blob.descriptor), blob, place, notify)
 
 
 class WatchedReader(io.BufferedIOBase, BinaryIO):
@@ -33,7 +34,7 @@ class WatchedReader(io.BufferedIOBase, BinaryIO):
         self._notify = notify if _is_told(blob) else None
         self._left = blob.descriptor.size
         if self._notify is not None:
-            self._notify(BlobStarted(blob.descriptor.digest, blob.descriptor.size, place))
+            self._notify(started(blob, place))
 
     def readable(self) -> bool:
         return True
@@ -52,6 +53,12 @@ class WatchedReader(io.BufferedIOBase, BinaryIO):
         if not self.closed:
             super().close()
             self._stream.close()
+
+
+def started(blob: Blob, place: str) -> BlobStarted:
+    """What to tell when the transfer of a blob to `place` begins."""
+    descriptor = blob.descriptor
+    return BlobStarted(descriptor.digest, descriptor.size, place, descriptor.annotations.get(LAYER_TITLE))
 
 
 def told_exists(blob: Blob, notify: Notify) -> None:

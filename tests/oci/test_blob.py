@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from layers.digest import Digest
 from ociforge.errors import ImageError
-from ociforge.oci.blob import VerifiedReader, read_document
+from ociforge.oci.blob import VerifiedReader, read_document, verified
 from ociforge.oci.descriptor import Descriptor
 
 TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -150,6 +150,20 @@ def test_only_the_named_bytes_come_through(said: bytes, body: bytes, sizes: list
         assert len(got) < max(len(said), 1)
     else:
         assert got == body == said
+
+
+def test_what_verifies_itself_is_not_verified_again() -> None:
+    data = b"some bytes"
+    descriptor = named(data)
+    stream = reader(data, descriptor)
+    assert verified(stream, descriptor) is stream
+    assert verified(stream, replace(descriptor, media_type="application/other")) is stream
+    for wanted in (named(b"other bytes"), replace(descriptor, size=9)):
+        with pytest.raises(ImageError):
+            verified(reader(data, descriptor), wanted).read()
+    stream.read(1)
+    with pytest.raises(ImageError, match="expected 10 bytes, got 9"):
+        verified(stream, descriptor).read()
 
 
 def test_documents_are_read_whole_and_closed() -> None:

@@ -146,6 +146,13 @@ def test_upper_case_repositories_are_explained(text: str) -> None:
     assert caught.value.hint == "repository must be lowercase"
 
 
+@pytest.mark.parametrize("text", ["UPPER", "a..b", "x@", ""])
+def test_what_was_not_written_is_not_quoted(text: str) -> None:
+    with pytest.raises(ReferenceFormatError) as caught:
+        Reference.parse(text)
+    assert "library" not in caught.value.message
+
+
 @pytest.mark.parametrize("scheme", ["https://", "http://", "HTTPS://", "docker://", "oci+x://"])
 def test_schemes_are_explained(scheme: str) -> None:
     with pytest.raises(ReferenceFormatError) as caught:
@@ -219,3 +226,19 @@ def test_any_text_is_a_reference_that_reads_back_or_an_error(text: str) -> None:
     except ReferenceFormatError:
         return
     assert Reference.parse(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user:s3cret@host.io/a/b:1",
+        "https://user:s3cret@host.io/a",
+        "s3cret@host.io/a",
+        "user:s3cret@host.io",
+        ":s3cret@h/a",
+    ],
+)
+def test_passwords_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ReferenceFormatError, match="holds no user and password") as caught:
+        Reference.parse(text)
+    assert "s3cret" not in caught.value.message

@@ -25,6 +25,16 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Member = int | str | bytes
 
 _MTIME = 1_704_164_645
+
+# The smallest system with a shell that mmdebstrap makes. That /usr is merged from the beginning spares the program that
+# merges it, and Perl with it.
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/lib/*/gconv/*")
+_SMALL = (
+    "--variant=essential",
+    "--include=usr-is-merged",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -100,38 +110,46 @@ def tiny_image(
     )
 
 
-def debian_rootfs() -> Path:
-    """A tar of this Debian's minimal system (so that this machine's programs run in it), cached between runs."""
+def debian_rootfs(*, small: bool) -> Path:
+    """A tar of this Debian's minimal system (so that this machine's programs run in it), cached between runs.
+
+    It is of apt and what apt needs, 170 MB; a `small` one has the essential packages without their texts, 46 MB.
+    """
     program = need("mmdebstrap")
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     if platform.freedesktop_os_release().get("ID") != "debian":
         missing("the base image is made of the Debian that the tests run on, and this is none")
 
     def make(directory: Path) -> None:
-        command = [program, "--variant=minbase", "--quiet", codename, str(directory / "rootfs.tar")]
+        wanted = _SMALL if small else ("--variant=minbase",)
+        command = [program, *wanted, "--quiet", codename, str(directory / "rootfs.tar")]
         environment = {"PATH": PATH, "SOURCE_DATE_EPOCH": str(_MTIME), "LC_ALL": "C.UTF-8"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             missing(f"`mmdebstrap {codename}` failed: {done.stderr.strip().splitlines()[-1:]}")
 
-    return cached(f"debian-{codename}-{fingerprint(Path(__file__))}", make) / "rootfs.tar"
+    kind = f"{codename}-small" if small else codename
+    return cached(f"debian-{kind}-{fingerprint(Path(__file__))}", make) / "rootfs.tar"
 
 
-def debian_image() -> HandmadeImage:
-    """The minimal Debian as an image of one layer."""
+def debian_image(*, small: bool = False) -> HandmadeImage:
+    """The minimal Debian as an image of one layer; `small` as `debian_rootfs` has it."""
     return HandmadeImage(
-        layers=(debian_rootfs().read_bytes(),),
+        layers=(debian_rootfs(small=small).read_bytes(),),
         config={"Env": [f"PATH={PATH}"], "Cmd": ["bash"]},
         architecture=_ARCHITECTURES[platform.machine()],
     )
 
 
 def debian_layout() -> Path:
-    """An OCI layout with the minimal Debian tagged `latest`, cached between runs."""
-    rootfs = debian_rootfs()
+    """An OCI layout with the small Debian tagged `latest`, cached between runs.
+
+    It is what tests unpack, load, pull and push again and again.
+    """
+    rootfs = debian_rootfs(small=True)
     key = f"{rootfs.parent.name}-{fingerprint(Path(images.__file__))}"
 
     def make(directory: Path) -> None:
-        write_layout(debian_image(), directory)
+        write_layout(debian_image(small=True), directory)
 
     return cached(f"layout-{key}", make)

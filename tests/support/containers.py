@@ -86,8 +86,12 @@ class Crun:
         tag = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
         name = uuid.uuid4().hex
         bundle = self.directory / name
-        command = [self.umoci, "unpack", "--image", f"{layout}:{tag}", str(bundle)]
-        subprocess.run(command, check=True, capture_output=True)
+        root = bundle / "rootfs"
+        bundle.mkdir()
+        # Its `raw` commands do without a digest of every file, which only repacking would need.
+        for what, place in (("unpack", [root]), ("runtime-config", ["--rootfs", root, bundle / "config.json"])):
+            command = [self.umoci, "raw", what, "--image", f"{layout}:{tag}", *map(str, place)]
+            subprocess.run(command, check=True, capture_output=True)
         manifest = _blob(layout, index["manifests"][0])
         image = _blob(layout, manifest["config"])["config"]
         (bundle / "image.json").write_text(json.dumps(image))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from tests.support.token_server import TokenServer
+
 __all__ = ["PASSWORD", "USER", "Registry", "push_layout", "running_registry"]
 
 USER = "user"
@@ -50,16 +52,24 @@ class Registry:
 
 @contextmanager
 def running_registry(
-    directory: Path, *, auth: bool = False, certificate: tuple[Path, Path] | None = None
+    directory: Path,
+    *,
+    auth: bool = False,
+    tokens: TokenServer | None = None,
+    certificate: tuple[Path, Path] | None = None,
+    clients: Path | None = None,
 ) -> Iterator[Registry]:
     """Run `docker-registry` with its storage and logs in `directory` until the block ends.
 
-    With `auth` it asks for USER and PASSWORD (Basic); `certificate` (certificate, key) makes it serve https.
+    With `auth` it asks for USER and PASSWORD (Basic), with `tokens` for a token of that service; `certificate`
+    (certificate, key) makes it serve https, and then `clients` is the authority that must have signed the certificates
+    of clients.
     """
     program = need("docker-registry")
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "config.yml"
-    config.write_text(json.dumps(_config(directory, auth=auth, certificate=certificate)))  # JSON is YAML
+    document = _config(directory, auth=auth, tokens=tokens, certificate=certificate, clients=clients)
+    config.write_text(json.dumps(document))  # JSON is YAML
     log, errors = directory / "access.log", directory / "registry.log"
     with log.open("wb") as stdout, errors.open("wb") as stderr:
         process = subprocess.Popen([program, "serve", str(config)], env={}, stdout=stdout, stderr=stderr)
@@ -71,10 +81,19 @@ def running_registry(
         process.wait()
 
 
-def _config(directory: Path, *, auth: bool, certificate: tuple[Path, Path] | None) -> dict[str, Any]:
+def _config(
+    directory: Path,
+    *,
+    auth: bool,
+    tokens: TokenServer | None,
+    certificate: tuple[Path, Path] | None,
+    clients: Path | None,
+) -> dict[str, Any]:
     http: dict[str, Any] = {"addr": "127.0.0.1:0", "secret": "of the tests"}
     if certificate is not None:
         http["tls"] = {"certificate": str(certificate[0]), "key": str(certificate[1])}
+        if clients is not None:
+            http["tls"]["clientcas"] = [str(clients)]
     config: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": False}},
@@ -85,6 +104,15 @@ def _config(directory: Path, *, auth: bool, certificate: tuple[Path, Path] | Non
         htpasswd = directory / "htpasswd"
         htpasswd.write_text(_HTPASSWD)
         config["auth"] = {"htpasswd": {"realm": "tests", "path": str(htpasswd)}}
+    if tokens is not None:
+        config["auth"] = {
+            "token": {
+                "realm": tokens.realm,
+                "service": tokens.service,
+                "issuer": tokens.issuer,
+                "rootcertbundle": str(tokens.certificate),
+            }
+        }
     return config
 
 

@@ -7,26 +7,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.bases import debian_image, debian_layout
-from tests.support.containers import Crun, Options, Runtime
-from tests.support.docker import running_docker
+from tests.support.containers import Options
 from tests.support.images import write_docker_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.support.containers import Crun, Runtime
+    from tests.support.docker import Docker
 
 
 @pytest.fixture(scope="module", params=["docker", "crun"])
-def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runtime, str]]:
+def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Runtime, str]:
     """A runtime and the name of a Debian image in it."""
-    root = tmp_path_factory.mktemp("runtime")
     if request.param == "crun":
-        crun = Crun.available(root)
-        yield crun, crun.unpack(debian_layout())
-        return
-    with running_docker(root) as docker:
-        archive = root / "debian.tar"
-        write_docker_archive(debian_image(), archive, tags=["debian:test"])
-        yield docker, docker.load(archive)
+        crun: Crun = request.getfixturevalue("crun")
+        return crun, crun.unpack(debian_layout())
+    docker: Docker = request.getfixturevalue("docker")
+    archive = tmp_path_factory.mktemp("runtime") / "debian.tar"
+    write_docker_archive(debian_image(small=True), archive, tags=["debian:test"])
+    return docker, docker.load(archive)
 
 
 def test_a_program_runs_to_its_end(runtime: tuple[Runtime, str]) -> None:

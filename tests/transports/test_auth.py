@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ociforge.errors import AuthError
-from ociforge.transports.auth import Credential, CredentialStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from ociforge.transports.auth import Credential, CredentialStore, login_file
 
 
 def auth(username: str, password: str) -> dict[str, str]:
@@ -54,7 +52,8 @@ def test_every_way_to_write_a_registry(tmp_path: Path, key: str) -> None:
     found = look(tmp_path, {"auths": {key: auth("u", "p:w")}}, "registry.example.com")
     assert found is not None
     assert (found.username, found.password) == ("u", "p:w")
-    assert found.source == str(tmp_path / "config.json")
+    place = str(tmp_path / "config.json")
+    assert found.source == (place if key == "registry.example.com" else f"{place}: {key}")
 
 
 @pytest.mark.parametrize("key", ["registry.example.com:5000", "example.com", "registry.example.com/other", "x/team"])
@@ -118,6 +117,20 @@ def test_without_variables_the_home_is_read(tmp_path: Path) -> None:
     assert store.lookup("r.io", "app") is None
 
 
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"REGISTRY_AUTH_FILE": "/run/auth.json", "DOCKER_CONFIG": "/docker"}, "/run/auth.json"),
+        ({"DOCKER_CONFIG": "/docker", "XDG_RUNTIME_DIR": "/run"}, "/docker/config.json"),
+        ({"XDG_RUNTIME_DIR": "/run"}, "/home/me/.docker/config.json"),
+    ],
+)
+def test_logins_are_kept_where_they_are_read(environ: dict[str, str], expected: str) -> None:
+    found = login_file(environ, Path("/home/me"))
+    assert found == Path(expected)
+    assert found in CredentialStore.from_environment(environ, Path("/home/me")).files
+
+
 def test_a_helper_for_the_registry_comes_before_the_file(tmp_path: Path) -> None:
     environ = helper(
         tmp_path,
@@ -148,6 +161,7 @@ def test_a_helper_that_knows_nothing_means_anonymous(tmp_path: Path) -> None:
     ("script", "message"),
     [
         ("echo hunter2 >&2; exit 1", "it ended with status 1"),
+        ("sleep 5", "no answer within 0.3 s"),
         ("echo hunter2", "its answer is not the JSON expected"),
         ('echo \'{"Username": "hunter2"}\'', "its answer is not the JSON expected"),
         ("exec sleep 5", "no answer within 0.3 s"),
@@ -161,6 +175,34 @@ def test_helpers_that_fail(tmp_path: Path, script: str, message: str) -> None:
     assert caught.value.message == f"asking `docker-credential-bad` for the credential of `r.io`: {message}"
     assert caught.value.hint is not None
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_the_helpers_of_a_file_do_not_know_another_file_may(tmp_path: Path) -> None:
+    environ = helper(tmp_path, "empty", "echo credentials not found in native keychain; exit 1")
+    first = write(tmp_path / "first.json", {"credHelpers": {"r.io": "empty"}, "auths": {"r.io": auth("hidden", "p")}})
+    second = write(tmp_path / "second.json", {"auths": {"r.io": auth("u", "p")}})
+    found = CredentialStore(files=(first, second), environ=environ).lookup("r.io", "app")
+    assert found is not None and found.username == "u"
+
+
+def test_an_entry_without_a_secret_is_none(tmp_path: Path) -> None:
+    """What docker leaves beside a `credsStore`; the next best name is tried."""
+    document = {"auths": {"r.io/team": {}, "r.io": auth("u", "p")}}
+    found = look(tmp_path, document, "r.io")
+    assert found is not None and found.username == "u"
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_file_has_nothing(tmp_path: Path, text: str) -> None:
+    """Such as `REGISTRY_AUTH_FILE=$(mktemp)` names."""
+    (tmp_path / "config.json").write_text(text)
+    assert CredentialStore(files=(tmp_path / "config.json",)).lookup("r.io", "app") is None
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AuthError) as caught:
+        CredentialStore(files=(tmp_path,)).lookup("r.io", "app")
+    assert caught.value.message == f"reading credentials: `{tmp_path}`: Is a directory"
 
 
 @pytest.mark.parametrize("name", ["../../bin/sh", "a b", "x;y", "$(id)"])

@@ -393,6 +393,31 @@ class TestWriting:
         write(ONE, tmp_path, "1")
         assert LayoutSource(tmp_path, ref="1").root().digest == ONE.top.digest
 
+    @pytest.mark.parametrize("there", [False, True])
+    def test_what_is_begun_is_a_layout_from_the_first(self, tmp_path: Path, there: bool) -> None:
+        """Blobs are put into a whole layout, so there is one whenever the writer is killed."""
+        umoci, layout = need("umoci"), tmp_path / "layout"
+        if there:
+            layout.mkdir()
+        with LayoutDestination(layout, ref="1"):
+            assert index(layout) == []
+            done = subprocess.run([umoci, "ls", "--layout", layout], check=True, capture_output=True, text=True)
+            assert done.stdout == ""
+        with pytest.raises(TransportError, match="no image `1`: found none"):
+            LayoutSource(layout, ref="1").root()
+        assert [path.name for path in tmp_path.iterdir()] == ["layout"]
+        write(ONE, layout, "1")
+        assert LayoutSource(layout, ref="1").root().digest == ONE.top.digest
+
+    def test_a_layout_without_an_index_is_incomplete(self, tmp_path: Path) -> None:
+        write(ONE, tmp_path, "1")
+        (tmp_path / "index.json").unlink()
+        with pytest.raises(TransportError) as caught:
+            LayoutSource(tmp_path).root()
+        assert caught.value.message.endswith(f"there is no `{tmp_path}/index.json`: the layout is incomplete")
+        write(TWO, tmp_path, "2")
+        assert LayoutSource(tmp_path).root().digest == TWO.top.digest
+
     def test_writers_at_the_same_time_lose_no_entry(self, tmp_path: Path) -> None:
         images = [sample_image(({"n": str(number).encode()},)) for number in range(8)]
         threads = [threading.Thread(target=write, args=(image, tmp_path, str(n))) for n, image in enumerate(images)]

@@ -173,7 +173,7 @@ def test_a_wrong_password_is_tried_once(fake: FakeRegistry, tmp_path: Path, auth
         with pytest.raises(AuthError) as caught:
             registry.has(octets(b"x").descriptor)
         assert "401 UNAUTHORIZED" in caught.value.message or "401" in caught.value.message
-        assert caught.value.hint is not None and "docker login" in caught.value.hint
+        assert caught.value.hint is not None and "ociforge login" in caught.value.hint
         assert caught.value.message.endswith(f": the credential from `{tmp_path}/auth.json` was refused")
         assert "hunter2" not in f"{caught.value.message}{caught.value.hint}"
     registry.close()
@@ -210,8 +210,8 @@ def test_without_credentials_the_hint_says_what_to_do(fake: FakeRegistry) -> Non
     with pytest.raises(AuthError) as caught:
         RegistrySource(reference(fake), sleep=no_sleep).root()
     url = f"http://{fake.host}/v2/team/app/manifests/v1"
-    assert caught.value.message == f"HEAD `{url}`: 401 Unauthorized"
-    assert caught.value.hint == "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
+    assert caught.value.message == f"pulling `{reference(fake)}`: HEAD `{url}`: 401 Unauthorized"
+    assert caught.value.hint == f"log in with `ociforge login {fake.host}`, or set REGISTRY_AUTH_FILE"
     assert len(fake.calls) == 1
 
 
@@ -224,7 +224,7 @@ def test_where_no_credential_was_found_is_told(fake: FakeRegistry, tmp_path: Pat
         RegistrySource(reference(fake), None, credentials, sleep=no_sleep).root()
     assert caught.value.hint == (
         f"no credential for `{fake.host}` in `{tmp_path}/a.json`, `{tmp_path}/b.json`: "
-        "log in with `docker login` or `podman login`, or set REGISTRY_AUTH_FILE"
+        f"log in with `ociforge login {fake.host}`, or set REGISTRY_AUTH_FILE"
     )
 
 
@@ -364,7 +364,8 @@ def test_redirects_are_bounded(fake: FakeRegistry) -> None:
     fake.on("HEAD", "", answer(307, Location="again?secret=1"), times=100)
     with pytest.raises(RegistryError) as caught:
         RegistrySource(reference(fake), sleep=no_sleep).root()
-    assert caught.value.message == f"HEAD `http://{fake.host}/v2/team/app/manifests/v1`: more than 5 redirects"
+    url = f"http://{fake.host}/v2/team/app/manifests/v1"
+    assert caught.value.message == f"pulling `{reference(fake)}`: HEAD `{url}`: more than 5 redirects"
     assert len(fake.calls) == 6
 
 
@@ -404,7 +405,7 @@ def test_no_credential_crosses_before_the_scheme_is_settled(fake: FakeRegistry, 
     options = RegistryOptions(insecure=True)
     with RegistryDestination(reference(fake), options, store(tmp_path, fake), sleep=no_sleep) as destination:
         destination.put(octets(b"x"))
-    assert [str(call).split()[0] for call in fake.calls] == ["HEAD", "HEAD", "POST", "PUT"]
+    assert [str(call).split()[0] for call in fake.calls] == ["HEAD", "HEAD", "HEAD", "POST", "PUT"]
     assert "Authorization" not in fake.calls[0].headers
 
 
@@ -412,7 +413,8 @@ def test_a_registry_that_is_down_is_told_of_under_insecure_too(tmp_path: Path) -
     down = Reference(registry="127.0.0.1:1", repository="team/app", tag="v1")
     with pytest.raises(RegistryError) as caught:
         RegistrySource(down, RegistryOptions(insecure=True), sleep=no_sleep).root()
-    assert caught.value.message == "HEAD `http://127.0.0.1:1/v2/team/app/manifests/v1`: connection refused"
+    url = "http://127.0.0.1:1/v2/team/app/manifests/v1"
+    assert caught.value.message == f"pulling `{down}`: HEAD `{url}`: connection refused"
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,9 @@ def test_a_head_that_tells_nothing_is_made_up_for(fake: FakeRegistry, source: Re
 def test_a_missing_image_is_named(fake: FakeRegistry, source: RegistrySource) -> None:
     with pytest.raises(RegistryError) as caught:
         source.root()
+    place = f"{fake.host}/team/app"
     assert caught.value.message == (
-        f"`{fake.host}/team/app` has no `v1`: GET `http://{fake.host}/v2/team/app/manifests/v1`: "
+        f"pulling `{place}:v1`: `{place}` has no `v1`: GET `http://{fake.host}/v2/team/app/manifests/v1`: "
         "404 MANIFEST_UNKNOWN: so says the fake"
     )
     assert caught.value.hint == "check the name of the image"
@@ -173,9 +174,23 @@ def test_a_registry_that_is_down() -> None:
         host = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(RegistryError) as caught:
         RegistrySource(Reference.parse(f"{host}/a/b:c"), sleep=slept.append).root()
-    assert caught.value.message == f"HEAD `http://{host}/v2/a/b/manifests/c`: connection refused"
+    url = f"http://{host}/v2/a/b/manifests/c"
+    assert caught.value.message == f"pulling `{host}/a/b:c`: HEAD `{url}`: connection refused"
     assert caught.value.hint == "check the name, and that the registry is running and can be reached from here"
-    assert len(slept) == 4
+    assert len(slept) == 2 and sum(slept) < 2
+
+
+def test_a_host_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: object, **kwargs: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    slept: list[float] = []
+    with pytest.raises(RegistryError) as caught:
+        RegistrySource(Reference.parse("registry.invalid/a/b:c"), sleep=slept.append).root()
+    url = "https://registry.invalid/v2/a/b/manifests/c"
+    assert caught.value.message == f"pulling `registry.invalid/a/b:c`: HEAD `{url}`: no such host"
+    assert len(slept) == 2 and sum(slept) < 2
 
 
 def test_an_ipv6_registry() -> None:

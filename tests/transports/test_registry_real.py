@@ -80,7 +80,28 @@ def test_a_second_push_moves_nothing(registry: Registry) -> None:
     before = len(registry.requests())
     published = publish(image, RegistryDestination(place(registry, "team/twice")))
     assert published.blobs["exists"].count == 3
-    assert {line.split()[0] for line in registry.requests()[before:]} == {"HEAD"}
+    assert [line.split()[0] for line in registry.requests()[before:]] == ["HEAD", "GET", "HEAD"]
+
+
+def test_a_second_push_of_many_layers_asks_little(registry: Registry) -> None:
+    """One of two platforms has changed in one layer of 45: what it shares with the image behind the tag is not asked
+    for, and what is not there is asked for once.
+    """
+    files = [{f"etc/{number}": b"%d" % number} for number in range(45)]
+    old = index_of(sample_image(files), sample_image(files, platform="linux/arm64"))
+    publish(old, RegistryDestination(place(registry, "team/many")))
+    before = len(registry.requests())
+    publish(old, RegistryDestination(place(registry, "team/many")))
+    assert [line.split()[0] for line in registry.requests()[before:]] == ["HEAD", "GET", "GET", "GET", "HEAD"]
+    files[44] = {"etc/44": b"new"}
+    new = index_of(sample_image(files), sample_image(files, platform="linux/arm64"))
+    before = len(registry.requests())
+    publish(new, RegistryDestination(place(registry, "team/many")))
+    steps = [line.split()[0] for line in registry.requests()[before:]]
+    assert steps.count("POST") == 3  # the layer and both configurations
+    assert steps.count("HEAD") == 1 + 3  # the tag, the blobs: what names them must be new
+    assert steps.count("GET") == 3
+    assert steps.count("PUT") == 3 + 3 + 1
 
 
 def test_blobs_are_mounted_from_a_repository_beside(registry: Registry) -> None:
@@ -258,7 +279,7 @@ def test_an_authority_that_did_not_sign(secure: Registry) -> None:
         RegistrySource(place(secure, "team/app"), options, sleep=slept.append).root()
     assert "no TLS connection" in caught.value.message and "certificate" in caught.value.message.lower()
     assert caught.value.hint == (
-        "if an authority of your own signed the certificate, name its file in REQUESTS_CA_BUNDLE; "
+        "if an authority of your own signed the certificate, name its file with `--ca-file`; "
         "`--insecure` accepts any certificate"
     )
     assert slept == []
@@ -294,8 +315,12 @@ def test_tags_by_the_scheme_that_was_found(secure: Registry) -> None:
 def test_plain_http_to_https(secure: Registry) -> None:
     with pytest.raises(RegistryError) as caught:
         RegistrySource(place(secure, "team/app")).root()
-    assert caught.value.message == f"HEAD `http://{secure.host}/v2/team/app/manifests/v1`: 400 Bad Request"
-    assert caught.value.hint == "if the registry speaks TLS, pass `--insecure`: then any certificate will do"
+    url = f"http://{secure.host}/v2/team/app/manifests/v1"
+    assert caught.value.message == f"pulling `{secure.host}/team/app:v1`: HEAD `{url}`: 400 Bad Request"
+    assert caught.value.hint == (
+        "if the registry speaks TLS, name the file of the authority that signed its certificate with `--ca-file`; "
+        "`--insecure` accepts any certificate"
+    )
 
 
 def test_https_to_plain_http(registry: Registry, certificate: tuple[Path, Path]) -> None:

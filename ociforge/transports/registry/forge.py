@@ -1,4 +1,4 @@
-"""Images in registries (distribution-spec 1.1).
+"""One repository of one registry (distribution-spec 1.1), on oras-py's client.
 
 `ForgeRegistry` is oras-py's `Registry` with everything replaced that moves bytes or credentials; what it inherits and
 does not replace either reaches the network through `do_request` only, or raises.
@@ -6,52 +6,43 @@ does not replace either reaches the network through `do_request` only, or raises
 
 from __future__ import annotations
 
-import io
 import re
-import threading
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 import oras.container
 import oras.provider
 
 from layers.digest import Digest
 from layers.errors import DigestError
-from ociforge.errors import RegistryError
-from ociforge.events import BlobDone, BlobStarted, ignore
-from ociforge.oci.blob import VerifiedReader, read_document
-from ociforge.oci.descriptor import Descriptor
+from ociforge.errors import AuthError, NotFoundError, RegistryError
+from ociforge.events import ignore
+from ociforge.oci.descriptor import INDEX_TYPES, Descriptor
+from ociforge.oci.index import ImageIndex
 from ociforge.oci.reference import Reference
 from ociforge.transports.auth import CredentialStore
-from ociforge.transports.base import Blob
 from ociforge.transports.client import RegistryClient, api_host
 from ociforge.transports.document import ACCEPT, DOCUMENT_TYPES, Document, content_type
-from ociforge.transports.download import BlobStream
-from ociforge.transports.http import body_of, refusal, resolve
-from ociforge.transports.naming import Name
+from ociforge.transports.http import TRANSIENT, Origin, body_of, redact, refusal, resolve
 from ociforge.transports.options import RegistryOptions
+from ociforge.transports.registry import referrers
 from ociforge.transports.upload import Upload, check_digest
+from ociforge.transports.watched import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
 
     import requests
 
     from ociforge.events import Notify
-    from ociforge.transports.base import Outcome
+    from ociforge.transports.base import Blob, Outcome
+    from ociforge.transports.http import Wire
     from ociforge.transports.tokens import Scopes
 
-__all__ = [
-    "ForgeRegistry",
-    "Ref",
-    "RegistryDestination",
-    "RegistryOptions",
-    "RegistrySource",
-    "UnknownBlobError",
-]
+__all__ = ["ForgeRegistry", "Ref", "UnknownBlobError"]
+
+_MAX_PAGES = 100  # of a list of referrers
 
 
 class Ref(oras.container.Container):  # type: ignore[misc]  # oras has no types
@@ -114,13 +105,14 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
     def prefix(self, value: str) -> None:
         """What oras-py would choose is not kept."""
 
+    @property
+    def wire(self) -> Wire:
+        """What requests go over: how often things are tried, and how long to wait in between."""
+        return self._client.wire
+
     def close(self) -> None:
         """Close the idle connections."""
-        self._client.wire.close()
-
-    def pause(self, failure: int) -> None:
-        """Wait before trying again after failure number `failure`."""
-        self._client.wire.pause(failure)
+        self.wire.close()
 
     def do_request(
         self,
@@ -131,9 +123,13 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
         json: Any = None,
         stream: bool = False,
     ) -> requests.Response:
-        """What oras-py's own functions call; the scope of the token follows from the request."""
+        """What oras-py's own functions call; the scope of the token follows from the request.
+
+        The link to a next page may not lead them to another host.
+        """
         if json is not None:
             raise NotImplementedError("ForgeRegistry.do_request: documents are sent as bytes")
+        self._check_own(url)
         return self._client.request(method, url, headers=headers, body=data, stream=stream)
 
     def _scope(self, actions: str) -> Scopes:
@@ -159,14 +155,28 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             return None
         return Descriptor(media_type=media_type, digest=self._expect(digest, identifier), size=int(length))
 
-    def fetch_manifest(self, identifier: str) -> Document:
-        """A manifest or index by tag or digest, its bytes checked against the digest. Raises RegistryError."""
-        url = self._url("manifests", identifier)
-        response = self._client.request("GET", url, headers=ACCEPT, scopes=self._scope("pull"))
+    def fetch_manifest(self, identifier: str, *, push: bool = False) -> Document:
+        """A manifest or index by tag or digest, its bytes checked against the digest.
+
+        Raises NotFoundError and RegistryError.
+        """
+        response = self._get_manifest(identifier, push=push)
         if response.status_code == 404:
-            raise RegistryError(
+            raise NotFoundError(
                 f"`{self.place}` has no `{identifier}`: {refusal(response).message}", "check the name of the image"
             )
+        return self._read_manifest(identifier, response)
+
+    def find_manifest(self, identifier: str, *, push: bool = False) -> Document | None:
+        """As `fetch_manifest`; None when there is none."""
+        response = self._get_manifest(identifier, push=push)
+        return None if response.status_code == 404 else self._read_manifest(identifier, response)
+
+    def _get_manifest(self, identifier: str, *, push: bool) -> requests.Response:
+        scopes = self._scope("pull,push" if push else "pull")
+        return self._client.request("GET", self._url("manifests", identifier), headers=ACCEPT, scopes=scopes)
+
+    def _read_manifest(self, identifier: str, response: requests.Response) -> Document:
         if response.status_code != 200:
             raise refusal(response)
         what = f"manifest `{identifier}` of `{self.place}`"
@@ -178,7 +188,17 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
         return Document.of(data, content_type(response), what)
 
     def put_manifest(self, identifier: str, document: Document) -> None:
-        """Store a manifest under its digest or a tag; safe to repeat. UnknownBlobError: children are missing."""
+        """Store a manifest under its digest or a tag; safe to repeat. UnknownBlobError: children are missing.
+
+        One with a `subject` is among the subject's `referrers` afterwards. A registry that does not see to that has a
+        list under a tag, which is read and written anew: of two clients that do so at once, one may lose its entry.
+        """
+        subject = referrers.subject_of(document)
+        response = self._put_manifest(identifier, document)
+        if subject is not None and "OCI-Subject" not in response.headers:
+            self._add_referrer(subject.digest, referrers.referrer_of(document))
+
+    def _put_manifest(self, identifier: str, document: Document) -> requests.Response:
         response = self._client.request(
             "PUT",
             self._url("manifests", identifier),
@@ -189,7 +209,7 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
         )
         if response.status_code in (200, 201, 202, 204):
             check_digest(response, document.descriptor.digest)
-            return
+            return response
         error = refusal(response)
         if response.status_code in (400, 404) and "BLOB_UNKNOWN" in error.message:
             named = frozenset(re.findall(r"sha256:[0-9a-f]{64}", body_of(response).decode("utf-8", "replace")))
@@ -206,6 +226,69 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             raise RegistryError(f"manifest `{identifier}` of `{self.place}`: the registry has `{parsed}` instead")
         return parsed
 
+    # -- referrers
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
+        """What refers to the manifest `digest`, of one type if that is given; empty when nothing does.
+
+        Asks the registry's API, else reads the list under the tag that stands in for it. Raises RegistryError.
+        """
+        found = self._listed_referrers(digest, artifact_type)
+        if found is not None:
+            return found
+        index = self.find_manifest(referrers.fallback_tag(digest))
+        if index is None or index.descriptor.media_type not in INDEX_TYPES:
+            return []
+        entries = ImageIndex.parse(index.data, index.descriptor.media_type).manifests
+        return referrers.of_type(list(entries), artifact_type)
+
+    def _listed_referrers(self, digest: Digest, artifact_type: str | None) -> list[Descriptor] | None:
+        """All pages of the API's answer; None when the registry has no API."""
+        url: str | None = self._url("referrers", str(digest))
+        if artifact_type is not None:
+            url = f"{url}?artifactType={quote(artifact_type, safe='')}"
+        found: list[Descriptor] = []
+        for page in range(_MAX_PAGES):
+            if url is None:
+                break
+            response = self._ask_referrers(url)
+            entries = None if response is None else referrers.listed(response)
+            if response is None or entries is None:
+                if page == 0:
+                    return None
+                raise RegistryError(f"`{redact(url)}` is not the next page of the referrers of `{digest}`")
+            filtered = "artifactType" in response.headers.get("OCI-Filters-Applied", "")
+            found += referrers.of_type(list(entries), None if filtered else artifact_type)
+            url = self._next_page(response)
+        return found
+
+    def _ask_referrers(self, url: str) -> requests.Response | None:
+        """An answer from the API, if any: registries without it say so with any status, and some by leading to a page
+        for people (GHCR).
+        """
+        try:
+            response = self._client.request("GET", url, scopes=self._scope("pull"), follow=False)
+        except AuthError:
+            return None  # who may not ask for this may still read the tag, or else is told there
+        if response.status_code in TRANSIENT:
+            raise refusal(response)
+        return response
+
+    def _next_page(self, response: requests.Response) -> str | None:
+        link = response.links.get("next", {}).get("url")
+        if link is None:
+            return None
+        url = resolve(response.url, link, self._client.origin)
+        self._check_own(url)
+        return url
+
+    def _add_referrer(self, subject: Digest, entry: Descriptor) -> None:
+        tag = referrers.fallback_tag(subject)
+        what = f"manifest `{tag}` of `{self.place}`"
+        updated = referrers.with_referrer(self.find_manifest(tag, push=True), entry, what)
+        if updated is not None:
+            self._put_manifest(tag, updated)
+
     # -- blobs
 
     def has(self, descriptor: Descriptor) -> bool:
@@ -218,16 +301,16 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             raise refusal(response)
         return response.status_code == 200
 
-    def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        """The blob as a verified stream that survives broken connections; the caller closes it."""
+    def request_blob(self, descriptor: Descriptor, offset: int) -> requests.Response:
+        """The blob from byte `offset` on, or all of it (200), or why not (416); the caller reads and closes it. Raises
+        RegistryError for any other answer.
+        """
         url = self._url("blobs", str(descriptor.digest))
-
-        def get(offset: int) -> requests.Response:
-            headers = {"Range": f"bytes={offset}-"} if offset else None
-            return self._client.request("GET", url, headers=headers, scopes=self._scope("pull"), stream=True)
-
-        stream = BlobStream(get, descriptor, self._client.wire)
-        return VerifiedReader(cast("BinaryIO", stream), descriptor)
+        headers = {"Range": f"bytes={offset}-"} if offset else None
+        response = self._client.request("GET", url, headers=headers, scopes=self._scope("pull"), stream=True)
+        if response.status_code not in (200, 206, 416):
+            raise refusal(response)
+        return response
 
     def push_blob(self, blob: Blob) -> Outcome:
         """Mount the blob from `blob.origin` if that is on this registry, else upload it; not asking whether it is there
@@ -240,7 +323,7 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             mounted, session = self._mount(digest, blob.origin.repository)
             if mounted:
                 return "mounted"
-        self._notify(BlobStarted(blob.descriptor.digest, blob.descriptor.size, self.place))
+        self._notify(started(blob, self.place))
         start, target = self._url("blobs", "uploads", ""), self._url("blobs", digest)
         Upload(self._client, start, target, blob, scopes, self._notify).run(session)
         return "uploaded"
@@ -271,6 +354,10 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             raise RegistryError(f"`{ref}` is not in the registry `{self.name}`")
         return ref
 
+    def _check_own(self, url: str) -> None:
+        if Origin.of(url) != self._client.origin:
+            raise RegistryError(f"the registry `{self.name}` leads elsewhere: `{redact(url)}`")
+
     def _check_200_response(self, response: requests.Response) -> None:
         if response.status_code not in (200, 201, 202):
             raise refusal(response)
@@ -282,168 +369,3 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
     login = logout = push = pull = _unsafe
     upload_blob = put_upload = chunked_upload = blob_exists = upload_manifest = _unsafe
     download_blob = get_manifest = _unsafe
-
-
-class RegistrySource:
-    """The image or index that `reference` names, by its digest if it has one.
-
-    `notify` hears of credentials and of the registry's warnings; of transfers it hears from who stores them.
-    """
-
-    def __init__(
-        self,
-        reference: Reference,
-        options: RegistryOptions | None = None,
-        credentials: CredentialStore | None = None,
-        notify: Notify = ignore,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._reference = reference
-        self._registry = ForgeRegistry(reference, options, credentials, notify, sleep=sleep)
-        self._lock = threading.Lock()
-        self._root: Descriptor | None = None
-        self._documents: dict[Digest, bytes] = {}
-
-    def __str__(self) -> str:
-        return f"docker://{self._reference}"
-
-    def root(self) -> Descriptor:
-        """Asks once: HEAD, which Docker Hub does not count, and GET only when that does not tell all."""
-        with self._lock:
-            if self._root is None:
-                self._root = self._registry.head_manifest(self._reference.identifier)
-            if self._root is None:
-                document = self._registry.fetch_manifest(self._reference.identifier)
-                self._root = document.descriptor
-                self._documents[document.descriptor.digest] = document.data
-            return self._root
-
-    def open(self, descriptor: Descriptor) -> BinaryIO:
-        if descriptor.media_type not in DOCUMENT_TYPES:
-            return self._registry.open_blob(descriptor)
-        data = self._documents.get(descriptor.digest)
-        if data is None:
-            data = self._registry.fetch_manifest(str(descriptor.digest)).data
-            self._documents[descriptor.digest] = data
-        return VerifiedReader(io.BytesIO(data), descriptor)
-
-    def origin(self, descriptor: Descriptor) -> Reference | None:
-        return Reference(
-            registry=self._reference.registry, repository=self._reference.repository, digest=descriptor.digest
-        )
-
-    def names(self) -> tuple[Name, ...]:
-        return () if self._reference.tag is None else (Name.of(replace(self._reference, digest=None)),)
-
-    def close(self) -> None:
-        """Close the idle connections; streams that are open go on."""
-        self._registry.close()
-
-
-class RegistryDestination:
-    """The repository of `reference`, and its tag. Nothing has a name there before `tag`; uploads that are broken off
-    are left to the registry to forget.
-    """
-
-    def __init__(
-        self,
-        reference: Reference,
-        options: RegistryOptions | None = None,
-        credentials: CredentialStore | None = None,
-        notify: Notify = ignore,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._reference = reference
-        self._registry = ForgeRegistry(reference, options, credentials, notify, sleep=sleep)
-        self._notify = notify
-        self._lock = threading.Lock()
-        self._in_flight: dict[Digest, threading.Lock] = {}
-        self._absent: set[Digest] = set()  # the registry said so, and we have put nothing there since
-        self._blobs: dict[Digest, Blob] = {}
-        self._documents: dict[Digest, Document] = {}
-
-    def __str__(self) -> str:
-        return f"docker://{self._reference}"
-
-    def has(self, descriptor: Descriptor) -> bool:
-        there = self._registry.has(descriptor)
-        if not there:
-            self._absent.add(descriptor.digest)
-        return there
-
-    def put(self, blob: Blob) -> Outcome:
-        """As `Destination.put`. A blob is uploaded once, however many threads put it."""
-        if blob.descriptor.media_type in DOCUMENT_TYPES:
-            return self._put_document(blob)
-        digest = blob.descriptor.digest
-        with self._lock:
-            turn = self._in_flight.setdefault(digest, threading.Lock())
-        with turn:
-            self._blobs[digest] = blob
-            there = digest not in self._absent and self.has(blob.descriptor)
-            outcome: Outcome = "exists" if there else self._registry.push_blob(blob)
-            self._absent.discard(digest)
-        self._notify(BlobDone(digest, blob.descriptor.size, outcome))
-        return outcome
-
-    def tag(self, root: Descriptor) -> str:
-        """Move the reference's tag to `root`, if it has one; some registries refuse even to repeat a tag."""
-        reference = self._reference
-        if reference.digest is not None and reference.digest != root.digest:
-            raise RegistryError(
-                f"pushing to `{reference}`: the image has the digest `{root.digest}`",
-                "leave out the digest, or push the image that has it",
-            )
-        if reference.tag is not None:
-            current = self._registry.head_manifest(reference.tag, push=True)
-            if current is None or current.digest != root.digest:
-                document = self._documents.get(root.digest) or self._registry.fetch_manifest(str(root.digest))
-                self._registry.put_manifest(reference.tag, document)
-        return f"{reference.name}@{root.digest}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._registry.close()
-
-    def _put_document(self, blob: Blob) -> Outcome:
-        data = read_document(blob.open(), blob.descriptor)
-        document = Document.of(data, blob.descriptor.media_type, f"manifest `{blob.descriptor.digest}`")
-        self._documents[blob.descriptor.digest] = document
-        if blob.descriptor.digest not in self._absent and self.has(blob.descriptor):
-            return "exists"
-        self._send_document(document)
-        self._absent.discard(blob.descriptor.digest)
-        return "uploaded"
-
-    def _send_document(self, document: Document) -> None:
-        """PUT by digest. A registry that does not know a blob which it has just confirmed gets time, then the blob once
-        more (GHCR, Docker Hub).
-        """
-        identifier = str(document.descriptor.digest)
-        try:
-            self._registry.put_manifest(identifier, document)
-        except UnknownBlobError:
-            self._registry.pause(1)
-            try:
-                self._registry.put_manifest(identifier, document)
-            except UnknownBlobError as unknown:
-                if not self._push_again(document, unknown.named):
-                    raise
-                self._registry.put_manifest(identifier, document)
-
-    def _push_again(self, document: Document, named: frozenset[str]) -> bool:
-        """Upload the blobs that the registry named, or all that the manifest names; whether there were any."""
-        text = document.data.decode("utf-8", "replace")
-        known = [blob for digest, blob in self._blobs.items() if str(digest) in text]
-        for blob in (again := [b for b in known if str(b.descriptor.digest) in named] or known):
-            self._registry.push_blob(Blob(descriptor=blob.descriptor, open=blob.open))
-        return bool(again)
