@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from typing import NoReturn
 
 __all__ = ["main"]
+
+_GARBAGE = 200_000  # new objects before any are looked through
 
 
 def main() -> NoReturn:
@@ -16,6 +19,9 @@ def main() -> NoReturn:
     The process ends by `os._exit` after flushing: py-rattler's runtime can crash while the interpreter is torn
     down, and the exit status must not depend on that.
     """
+    # Starting makes objects that live on: looking for garbage among them would take a tenth of a run that has little
+    # to do.
+    gc.set_threshold(_GARBAGE)
     try:
         from ociforge.cli import run  # takes long enough to be interrupted, which must not show a traceback
 

@@ -1,268 +1,280 @@
 """The composition: one workspace, one environment, one platform -> one image.
 
-`build` reads like the product. Nothing of the target runs here, and nothing is named before it is whole: layers are
-blobs in the store, and the image exists only in the value returned, until `publish` gives it a name.
+`planned` reads like the product, and `build` does what it says. Nothing of the target runs here unless bytecode is
+asked for, and nothing is named before it is whole: layers are blobs in the store, and the image exists only in the
+value returned, until `publish` gives it a name.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from layers.digest import Digest
 from layers.entry import Directory
 from layers.layer import write_layer
 from layers.tree import Segment
 from ociforge.app import collect
 from ociforge.base.libc import check_base
-from ociforge.built import Built, BuiltLayer, built_image
-from ociforge.conda.install import install
-from ociforge.conda.meta import history_entry, identity
-from ociforge.conda.package import Package as CondaPackage
+from ociforge.built import BuiltLayer, built_image, known_image
+from ociforge.conda.meta import history_entry
 from ociforge.errors import BuildError
-from ociforge.events import LayerMade, StageStarted, Warned, ignore
-from ociforge.oci.image import assemble
-from ociforge.plan import Group, Kind, Member, Recipe, partition
-from ociforge.pypi.package import Installation as Wheels
-from ociforge.pypi.package import Interpreter, Locked
-from ociforge.pypi.package import Package as Wheel
+from ociforge.events import LayerMade, LayerStarted, StageStarted, Warned, ignore
+from ociforge.inputs import content_key, image_key
+from ociforge.oci.annotations import GLIBC, IMAGE_KEY
+from ociforge.parallel import ordered_map
+from ociforge.planned import PlannedImage, PlannedLayer
 from ociforge.runtime import annotate, runtime
 from ociforge.workspace.settings import literal_dollars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from concurrent.futures import Future
-    from pathlib import Path
-    from typing import Any, TypeVar
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from layers.compress import Codec, OrderedMap
+    from layers.compress import OrderedMap
+    from layers.digest import Digest
     from layers.entry import Entry, File
-    from ociforge.base import Base
-    from ociforge.conda.package import Installation
+    from ociforge.built import Built
     from ociforge.events import Notify
-    from ociforge.platform import Platform
+    from ociforge.packages import Installer, PackageLayer
+    from ociforge.request import Request
+    from ociforge.reuse import Found, Previous
     from ociforge.store import Store
-    from ociforge.workspace import Environment, ImageSettings, Workspace
-    from ociforge.workspace.lockfile import Selection
 
-    _A = TypeVar("_A")
-    _B = TypeVar("_B")
+__all__ = ["build", "make", "planned", "remember"]
 
-__all__ = ["Request", "build", "ordered_map"]
-
-_GRACE = 5.0  # seconds: enough to remove temporary files, too short to miss a second Ctrl-C
 _LAYERS_AT_ONCE = 4  # each holds a few blocks; more of them would cost memory, and the blocks keep all workers busy
-_KEY = "dev.ociforge.layer.key"
-_TITLE = "dev.ociforge.layer.title"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One image to build. `selection` is what the lock holds for `environment`, which is of the workspace's.
+def build(
+    request: Request,
+    *,
+    store: Store,
+    previous: Sequence[Previous] = (),
+    pull: bool = False,
+    installer: Installer = "stream",
+    workers: int = 1,
+    ready: Callable[[BuiltLayer], None] = lambda layer: None,
+    notify: Notify = ignore,
+) -> Built:
+    """Make the image that `request` describes; its layers are in `store` when this returns, or in `previous` images.
 
-    `epoch` is the time, in seconds, of the image and of generated files, None for no time at all (files get 0);
-    `clamp` makes it the latest time of any file. `leave_out` are files of the workspace that are no input, such as
-    the archive that is about to be written. `environ` is the environment of git and build backends, of which they
-    see a part; only packages that the lock has as sources need them.
+    `previous` are images whose layers are taken instead of being made; with `pull`, which says that their bytes will be
+    wanted, only where that is cheaper than making them. `ready` is called, from several threads, with each layer as
+    soon as there is one. The result depends on the request alone, not on the other arguments or on what the store
+    holds. Raises ForgeError or LayerError.
     """
-
-    workspace: Workspace
-    settings: ImageSettings
-    environment: Environment
-    selection: Selection
-    platform: Platform
-    base: Base
-    codec: Codec
-    epoch: int | None = None
-    clamp: bool = False
-    leave_out: tuple[Path, ...] = ()
-    environ: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def prefix(self) -> str:
-        """The environment's directory as a path of the image."""
-        return self.settings.prefix.strip("/")
-
-    @property
-    def mtime(self) -> int:
-        """The time of generated files."""
-        return self.epoch or 0
+    with (
+        ordered_map(workers, ahead=1) as map_,
+        planned(
+            request, store=store, previous=previous, pull=pull, installer=installer, map_=map_, notify=notify
+        ) as plan,
+    ):
+        built = make(plan, store=store, previous=previous, workers=workers, ready=ready, notify=notify)
+    remember(plan, built, store)
+    return built
 
 
-def build(request: Request, *, store: Store, workers: int = 1, notify: Notify = ignore) -> Built:
-    """Make the image that `request` describes; its layers are in `store` when this returns.
-
-    The result depends on the request alone, not on `workers` or on what the store holds. Raises ForgeError or
-    LayerError.
+def make(
+    plan: PlannedImage,
+    *,
+    store: Store,
+    previous: Sequence[Previous] = (),
+    workers: int = 1,
+    ready: Callable[[BuiltLayer], None] = lambda layer: None,
+    notify: Notify = ignore,
+) -> Built:
+    """Do what `plan` says while its context lasts; the arguments are those of `build`. Images that were planned side by
+    side may have layers in common: these are made once.
     """
-    base, settings, workspace = request.base, request.settings, request.workspace
+    if plan.known is not None:
+        return plan.known
+    request = plan.request
+    wanted = [layer for layer in plan.layers if layer.place == "make" and store.catalog.find(layer.key) is None]
+    if wanted:
+        notify(StageStarted(f"packing {len(wanted)} of {len(plan.layers)} layers"))
+    with (
+        ordered_map(workers, ahead=1) as over_blocks,
+        ordered_map(min(workers, _LAYERS_AT_ONCE)) as over_layers,
+    ):
+        one = partial(_made, request=request, store=store, map_=over_blocks, ready=ready, notify=notify)
+        # What exists first, so that it can be sent meanwhile; then the largest, so that none is left over at the end.
+        order = sorted(plan.layers, key=lambda layer: (layer.place == "make", -layer.size))
+        made = dict(zip((layer.key for layer in order), over_layers(one, order), strict=True))
+    layers = tuple(made[layer.key] for layer in plan.layers)
+    _compare(plan.layers, layers, previous, notify)
+    return built_image(plan.image(layers), request.base, layers, store)
+
+
+def remember(plan: PlannedImage, built: Built, store: Store) -> None:
+    """Let later builds find what was made of `plan`. Not before its context has ended: where an image is known nothing
+    is left to do, so nobody would clear up after a process that was killed in it. Nor where a layer was taken from an
+    image: what that claims is not to be believed any more when the image is not looked at.
+    """
+    if plan.key is not None and plan.known is None and all(layer.found is None for layer in built.layers):
+        store.images.record(plan.key, built.image.to_json())
+
+
+@contextmanager
+def planned(
+    request: Request,
+    *,
+    store: Store,
+    previous: Sequence[Previous] = (),
+    pull: bool = False,
+    installer: Installer = "stream",
+    map_: OrderedMap = map,
+    notify: Notify = ignore,
+) -> Iterator[PlannedImage]:
+    """What `build` would do with these arguments: the layers, and where each comes from. They can be made while the
+    context lasts. What an installed package holds is read from its archive only where nobody has told yet. Raises as
+    `build` does.
+    """
+    settings, base = request.settings, request.base
     for warning in literal_dollars(settings):
         notify(Warned(warning))
+    files = _files(request, notify)
+    key = image_key(request, files)
+    known = None if key is None else known_image(key, base, store, previous)
+    if known is not None:
+        yield PlannedImage(request=request, key=key, layers=(), known=known)
+        return
+    # What lays out packages takes longest to import, and an image that is known needs none of it.
+    from ociforge.packages import Packages
+
     base.tree.refuse_existing(request.prefix, "prefix")
-    check_base(
-        base,
-        glibc=request.environment.platform.version("__glibc"),
-        native=any(record.subdir != "noarch" for record in request.selection.records),
-    )
-    application = _application(request, notify)
-    side_by_side = min(workers, _LAYERS_AT_ONCE)
+    native = any(record.subdir != "noarch" for record in request.selection.records)
+    glibc = request.environment.platform.version("__glibc")
+    check_base(base, glibc=glibc, native=native)
     with (
         store.staging() as staging,
-        ordered_map(side_by_side) as over_layers,
-        ordered_map(workers, ahead=1) as over_blocks,
+        Packages(request, store=store, staging=staging, installer=installer, map_=map_, notify=notify) as packages,
     ):
-        environment = install(
-            request.selection.records,
-            prefix=settings.prefix,
-            subdir=request.platform.subdir,
-            cache=store.archives,
-            staging=staging,
-            mtime=request.mtime,
-            clamp=request.epoch if request.clamp else None,
-            notify=notify,
-        )
-        wheels = _wheels(request, environment, store, staging, over_layers, notify)
+        application = _application(request, files)
         run = runtime(
             request.environment,
-            environment.activation,
+            packages.activation,
             settings,
             base,
-            manifest=workspace.manifest,
-            installed=_paths(*(p.entries for p in environment.packages), *(w.entries for w in wheels.packages)),
-            application=_paths(application),
+            manifest=request.workspace.manifest,
+            installed=packages.present,
+            application=frozenset(entry.path for entry in application if not isinstance(entry, Directory)),
             mtime=request.mtime,
             notify=notify,
         )
         skeleton = _skeleton(request, run.entrypoint)
         _refuse_overlap(application, skeleton, request.prefix)
-        jobs = [
-            _Job(title="environment", segments=(Segment("environment", skeleton),)),
-            *_packages(request, environment, wheels),
-            *_workspace_packages(wheels),
-            _Job(title="application", segments=(Segment("application", application),)),
-        ]
-        notify(StageStarted(f"packing {len(jobs)} layers"))
-        make = partial(_make, codec=request.codec, store=store, map_=over_blocks, notify=notify)
-        layers = tuple(over_layers(make, jobs))
-    image = assemble(
-        base.config,
-        base.layers,
-        [(made.layer, f"ociforge: {made.title}", _annotations(made)) for made in layers],
-        run.changes,
-        annotate(workspace.manifest, settings, base, request.epoch),
-        request.epoch,
-    )
-    return built_image(image, base, layers, store)
-
-
-@contextmanager
-def ordered_map(workers: int, ahead: int | None = None) -> Iterator[OrderedMap]:
-    """A lazy `map` over `workers` threads that keeps the order.
-
-    Each call has at most `ahead` items (default: `workers`) under way besides the one whose result is awaited. Calls
-    may run side by side, but must not be made from within their own threads. Leaving the context by an exception
-    drops what has not begun and waits for the rest, after an interrupt for a few seconds only.
-    """
-    if workers == 1:
-        yield map
-        return
-    window = workers if ahead is None else ahead
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ociforge")
-    begun: set[Future[Any]] = set()
-
-    def over(function: Callable[[_A], _B], items: Iterable[_A], /) -> Iterator[_B]:
-        pending: deque[Future[_B]] = deque()
-
-        def first() -> _B:
-            future = pending.popleft()
-            result = future.result()
-            begun.discard(future)
-            return result
-
-        for item in items:
-            pending.append(pool.submit(function, item))
-            begun.add(pending[-1])
-            if len(pending) > window:
-                yield first()
-        while pending:
-            yield first()
-
-    grace = None
-    try:
-        yield over
-    except KeyboardInterrupt:
-        grace = _GRACE
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        wait([future for future in begun if not future.cancelled()], grace)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """A layer to make, unless the store has one under `key`."""
-
-    title: str
-    segments: tuple[Segment, ...]
-    packages: tuple[str, ...] = ()
-    key: Digest | None = None
-
-
-def _wheels(
-    request: Request, environment: Installation, store: Store, staging: Path, map_: OrderedMap, notify: Notify
-) -> Wheels:
-    """The lock's PyPI packages, installed; the module for that is not imported where there are none."""
-    rows, wanted = request.selection.pypi, request.environment.pypi_dependencies
-    if not rows:
-        return Wheels(packages=(), conflicts=(), overrides=())
-    if environment.python is None:
-        raise BuildError(
-            f"environment `{request.environment.name}` has PyPI packages but no `python`",
-            "add `python` to its dependencies, and run `ociforge lock`",
+        local = packages.local_layer()
+        layers = (
+            _generated("environment", skeleton, request),
+            *map(_of_packages, packages.layers()),
+            *(() if local is None else (_of_packages(local),)),
+            _generated("application", application, request),
         )
-    from ociforge.pypi.install import install as install_wheels
+        annotations = annotate(request.workspace.manifest, settings, base, request.epoch)
+        yield PlannedImage(
+            request=request,
+            key=key,
+            layers=tuple(_looked_up(layer, store, previous, pull=pull) for layer in layers),
+            changes=run.changes,
+            annotations=_own_annotations(key, (glibc or "0") if native else None) | annotations,
+            left_out=packages.left_out,
+        )
 
-    return install_wheels(
-        [
-            Locked(
-                name=row.name,
-                location=row.location,
-                version=row.version,
-                sha256=None if row.sha256 is None else Digest(row.sha256),
-                editable=next((s.editable for s in wanted.get(row.name, ()) if s.editable is not None), False),
-            )
-            for row in rows
-        ],
-        prefix=request.settings.prefix,
-        python=Interpreter.parse(environment.python),
-        platform=request.platform,
-        root=request.workspace.root,
-        workdir=request.settings.workdir,
-        cache=store.archives / "pypi",
-        staging=staging / "wheels",
-        glibc=request.environment.platform.version("__glibc") or "2.28",
-        keep_editable=request.settings.editable,
-        taken={
-            entry.path.removeprefix(f"{request.prefix}/"): package.name
-            for package in environment.packages
-            for entry in package.entries
-            if not isinstance(entry, Directory)
-        },
-        mtime=request.mtime,
-        environ=request.environ,
-        map_=map_,
-        notify=notify,
+
+def _own_annotations(key: Digest | None, glibc: str | None) -> dict[str, str]:
+    """What later runs want to know of the image; `glibc` is None where nothing of it is compiled."""
+    return ({} if key is None else {IMAGE_KEY: str(key)}) | ({} if glibc is None else {GLIBC: glibc})
+
+
+def _looked_up(layer: PlannedLayer, store: Store, previous: Sequence[Previous], *, pull: bool) -> PlannedLayer:
+    """The layer with what is known of it: here, else in an image of before."""
+    here = store.catalog.find(layer.key)
+    if here is not None:
+        return replace(layer, layer=here)
+    found = _in_images(layer.key, previous)
+    # To make a layer of archives that are here takes less than to fetch it.
+    if found is None or (pull and layer.download == 0):
+        return layer
+    return replace(layer, layer=found.layer, found=found)
+
+
+def _in_images(key: Digest, previous: Iterable[Previous]) -> Found | None:
+    return next((found for image in previous if (found := image.find(key)) is not None), None)
+
+
+def _generated(title: str, entries: tuple[Entry, ...], request: Request) -> PlannedLayer:
+    """A layer that is no package's."""
+    return PlannedLayer(
+        title=title,
+        key=content_key(entries, request.codec.identity),
+        segments=lambda: (Segment(title, entries),),
     )
 
 
-def _application(request: Request, notify: Notify) -> tuple[Entry, ...]:
-    """The workspace's files below the working directory, with the directories above them."""
+def _of_packages(layer: PackageLayer) -> PlannedLayer:
+    return PlannedLayer(
+        title=layer.title,
+        key=layer.key,
+        packages=layer.packages,
+        size=layer.size,
+        download=layer.download,
+        segments=layer.segments,
+    )
+
+
+def _made(
+    planned: PlannedLayer,
+    *,
+    request: Request,
+    store: Store,
+    map_: OrderedMap,
+    ready: Callable[[BuiltLayer], None],
+    notify: Notify,
+) -> BuiltLayer:
+    """The layer, made unless it exists: another process may have made it since it was planned."""
+    layer = planned.layer or store.catalog.find(planned.key)
+    reused = layer is not None
+    if layer is None:
+        notify(LayerStarted(planned.title))
+        with store.ingest() as blob:
+            layer = write_layer(planned.segments(), blob, request.codec, map_)
+            blob.commit()
+        store.catalog.record(planned.key, layer)
+    notify(LayerMade(planned.title, layer.digest, layer.size, reused))
+    made = BuiltLayer(
+        title=planned.title,
+        layer=layer,
+        packages=planned.packages,
+        key=planned.key,
+        reused=reused,
+        found=planned.found,
+    )
+    ready(made)
+    return made
+
+
+def _compare(
+    plan: Sequence[PlannedLayer], made: Sequence[BuiltLayer], previous: Sequence[Previous], notify: Notify
+) -> None:
+    """Tell of images that claim another layer for a key than the one that was made for it here."""
+    for layer, one in zip(plan, made, strict=True):
+        claimed = _in_images(layer.key, previous)
+        if claimed is not None and claimed.layer != one.layer:
+            notify(
+                Warned(
+                    f"`{claimed.image.name}` has `{claimed.layer.digest}` as the layer `{layer.title}`, which is"
+                    f" `{one.layer.digest}` when it is made here",
+                    "somebody has changed that image, or it was made by another version of a compressor: build with"
+                    " `--no-reuse` to take nothing of it",
+                )
+            )
+
+
+def _files(request: Request, notify: Notify) -> tuple[Entry, ...]:
+    """The workspace's files, below the working directory."""
     settings = request.settings
-    files = collect(
+    return collect(
         request.workspace.root,
         workdir=settings.workdir,
         mtime=request.mtime,
@@ -271,7 +283,11 @@ def _application(request: Request, notify: Notify) -> tuple[Entry, ...]:
         leave_out=request.leave_out,
         notify=notify,
     )
-    tree, workdir = request.base.tree, settings.workdir.strip("/")
+
+
+def _application(request: Request, files: Sequence[Entry]) -> tuple[Entry, ...]:
+    """`files` where they go in the image, with the directories above them."""
+    tree, workdir = request.base.tree, request.settings.workdir.strip("/")
     (below,) = tree.place([Directory(path=workdir, mtime=request.mtime)])
     return (*tree.parents([below.path], mtime=request.mtime), below, *tree.place(files))
 
@@ -293,94 +309,6 @@ def _skeleton(request: Request, entrypoint: File | None) -> tuple[Entry, ...]:
     )
 
 
-def _packages(request: Request, environment: Installation, wheels: Wheels) -> Iterator[_Job]:
-    """The layers of what is locked: conda packages, then wheels."""
-    # Engines reset a directory that a layer leaves out to 0755 and 0:0: where the base has another one above the
-    # prefix, every layer must carry it.
-    parents = tuple(
-        directory
-        for directory in request.base.tree.parents([request.prefix])
-        if (directory.mode, directory.uid, directory.gid) != (0o755, 0, 0)
-    )
-    recipe = Recipe(
-        codec=request.codec.identity,
-        prefix=request.settings.prefix,
-        mtime=request.mtime,
-        clamp=request.epoch if request.clamp else None,
-        parents=tuple(repr(directory) for directory in parents),
-    )
-    facts = {record.name.normalized: identity(record) for record in request.selection.records}
-    packages: dict[Member, CondaPackage | Wheel] = {
-        _conda_member(package, facts[package.name], environment.python): package for package in environment.packages
-    }
-    packages |= {_wheel_member(wheel, environment.python): wheel for wheel in wheels.packages if not wheel.local}
-    together: list[list[tuple[Kind, str]]] = [
-        *([("conda", name) for name in (c.winner, *c.losers)] for c in environment.conflicts),
-        *([("wheel", name) for name in (c.winner, *c.losers)] for c in wheels.conflicts),
-    ]
-    known = {member.id for member in packages}
-    shared = [ids for ids in together if set(ids) <= known]  # those of the workspace's own packages are not
-    for group in partition(packages, budget=request.settings.layers, together=shared):
-        yield _Job(
-            title=group.title,
-            segments=tuple(Segment(m.name, (*parents, *packages[m].entries)) for m in group.members),
-            packages=tuple(_shown(packages[m]) for m in group.members),
-            key=recipe.key(group.members, _settled(group, environment, wheels)),
-        )
-
-
-def _settled(group: Group, environment: Installation, wheels: Wheels) -> Iterator[tuple[str, ...]]:
-    """Who provides the paths that several packages of the group have."""
-    names = {member.name for member in group.members}
-    kind = group.members[0].kind
-    for conflict in environment.conflicts if kind == "conda" else wheels.conflicts:
-        if conflict.winner in names:
-            yield conflict.path, conflict.winner, *conflict.losers
-
-
-def _workspace_packages(wheels: Wheels) -> Iterator[_Job]:
-    """The layer of packages built from the workspace: it changes with the code, so it lies above all that is locked."""
-    if local := [wheel for wheel in wheels.packages if wheel.local]:
-        yield _Job(
-            title=", ".join(wheel.name for wheel in local),
-            segments=tuple(Segment(wheel.name, wheel.entries) for wheel in local),
-            packages=tuple(_shown(wheel) for wheel in local),
-        )
-
-
-def _conda_member(package: CondaPackage, record: Digest, python: str | None) -> Member:
-    return Member(
-        name=package.name,
-        version=package.version,
-        archive=package.sha256,
-        record=record,
-        size=package.size,
-        python=python if package.noarch_python else None,
-    )
-
-
-def _wheel_member(wheel: Wheel, python: str | None) -> Member:
-    return Member(
-        kind="wheel",
-        name=wheel.name,
-        version=wheel.version,
-        archive=wheel.sha256,
-        record=wheel.record,
-        size=wheel.size,
-        python=python,
-    )
-
-
-def _shown(package: CondaPackage | Wheel) -> str:
-    build = package.build if isinstance(package, CondaPackage) else "pypi"
-    return f"{package.name} {package.version} {build}"
-
-
-def _paths(*packages: Iterable[Entry]) -> frozenset[str]:
-    """Every path but the directories'."""
-    return frozenset(entry.path for entries in packages for entry in entries if not isinstance(entry, Directory))
-
-
 def _refuse_overlap(application: Iterable[Entry], skeleton: Iterable[Entry], prefix: str) -> None:
     """Files of the application must not replace the environment's."""
     taken = {entry.path for entry in skeleton if not isinstance(entry, Directory)}
@@ -391,22 +319,3 @@ def _refuse_overlap(application: Iterable[Entry], skeleton: Iterable[Entry], pre
     ]
     if overlap:
         raise BuildError.collect(overlap, "rename it, exclude it in `files`, or choose another `workdir` or `prefix`")
-
-
-def _make(job: _Job, *, codec: Codec, store: Store, map_: OrderedMap, notify: Notify) -> BuiltLayer:
-    """The job's layer, from the catalog when it is known."""
-    layer = None if job.key is None else store.catalog.find(job.key)
-    reused = layer is not None
-    if layer is None:
-        with store.ingest() as blob:
-            layer = write_layer(job.segments, blob, codec, map_)
-            blob.commit()
-        if job.key is not None:
-            store.catalog.record(job.key, layer)
-    notify(LayerMade(job.title, layer.digest, layer.size, reused))
-    return BuiltLayer(title=job.title, layer=layer, packages=job.packages, key=job.key, reused=reused)
-
-
-def _annotations(made: BuiltLayer) -> dict[str, str]:
-    """What a later build, anywhere, needs to know to reuse the layer."""
-    return {_TITLE: made.title} | ({} if made.key is None else {_KEY: str(made.key)})

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from layers.digest import Digest
+from layers.errors import DigestError
+from layers.layer import Layer
+from ociforge.oci.annotations import LAYER_KEY, LAYER_TITLE
+from ociforge.oci.config import ImageConfig
+from ociforge.oci.descriptor import Descriptor
+from ociforge.oci.image import Image, ImageManifest
 from ociforge.oci.index import assemble_index
 from ociforge.oci.validate import validate, validate_index
 from ociforge.transports.base import Blob
@@ -15,22 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import BinaryIO
 
-    from layers.digest import Digest
-    from layers.layer import Layer
     from ociforge.base import Base
-    from ociforge.oci.descriptor import Descriptor
-    from ociforge.oci.image import Image
     from ociforge.oci.reference import Reference
+    from ociforge.reuse import Found, Previous
     from ociforge.store import Store
 
-__all__ = ["Built", "BuiltLayer", "built_image", "built_index"]
+__all__ = ["Built", "BuiltLayer", "built_image", "built_index", "known_image"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltLayer:
-    """A layer of ours: what it is called, its packages (`name version build`), and whether the store had it already.
+    """A layer of ours: what it is called, its packages (`name version build`), and whether it existed already.
 
-    `key` names the layer by its inputs; None for layers that are made anew each time.
+    `key` names the layer by its inputs. `found` is the image that it is taken from, None when the store has it.
     """
 
     title: str
@@ -38,6 +42,15 @@ class BuiltLayer:
     packages: tuple[str, ...] = ()
     key: Digest | None = None
     reused: bool = False
+    found: Found | None = None
+
+    def blob(self, store: Store) -> Blob:
+        """The layer on its way to a destination."""
+        if self.found is not None:
+            return self.found.blob(store)
+        layer = self.layer
+        descriptor = Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+        return Blob(descriptor=descriptor, open=partial(store.open, descriptor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +65,13 @@ class Built:
     blobs: Mapping[Digest, Blob]
     layers: tuple[BuiltLayer, ...]
 
+    @property
+    def image(self) -> Image:
+        """The image; `descriptor` must not be that of an index."""
+        manifest = self.documents[self.descriptor.digest]
+        config = self.documents[ImageManifest.parse(manifest).config.digest]
+        return Image(manifest=manifest, config=config, descriptor=self.descriptor)
+
     def root(self) -> Descriptor:
         return self.descriptor
 
@@ -65,17 +85,60 @@ class Built:
 
 
 def built_image(image: Image, base: Base, layers: Sequence[BuiltLayer], store: Store) -> Built:
-    """The image of `layers`, which are in `store`, on `base`; raises ImageError if it breaks the specification."""
+    """The image of `layers` on `base`; raises ImageError if it breaks the specification."""
     validate(image.manifest, image.config, image.descriptor)
     blobs = {descriptor.digest: base.blob(descriptor) for descriptor in base.layers}
-    for descriptor in image.layers[len(base.layers) :]:
-        blobs[descriptor.digest] = Blob(descriptor=descriptor, open=partial(store.open, descriptor))
+    for descriptor, made in zip(image.layers[len(base.layers) :], layers, strict=True):
+        blobs[descriptor.digest] = replace(made.blob(store), descriptor=descriptor)
     return Built(
         descriptor=image.descriptor,
         documents={image.descriptor.digest: image.manifest, image.config_descriptor.digest: image.config},
         blobs=blobs,
         layers=tuple(layers),
     )
+
+
+def known_image(key: Digest, base: Base, store: Store, previous: Iterable[Previous]) -> Built | None:
+    """The image with this key, from the store or from one of `previous`, if it and all of its layers exist."""
+    data = store.images.find(key)
+    kept = None if data is None else Image.from_json(data)
+    images: list[tuple[Image, Previous | None]] = [] if kept is None else [(kept, None)]
+    images += [(one.image, one) for one in previous if one.key == key]
+    for image, before in images:
+        layers = _known_layers(image, base, store, before)
+        if layers is not None:
+            return built_image(image, base, layers, store)
+    return None
+
+
+def _known_layers(image: Image, base: Base, store: Store, before: Previous | None) -> list[BuiltLayer] | None:
+    """The layers above the base's, where they are; None when one is nowhere."""
+    diff_ids = ImageConfig.parse(image.config).diff_ids
+    below = [layer.digest for layer in base.layers]
+    if len(diff_ids) != len(image.layers) or [layer.digest for layer in image.layers][: len(below)] != below:
+        return None
+    layers = []
+    for descriptor, diff_id in list(zip(image.layers, diff_ids, strict=True))[len(below) :]:
+        try:
+            key = Digest.parse(descriptor.annotations.get(LAYER_KEY, ""))
+        except DigestError:  # somebody has added a layer to an image of before
+            return None
+        here = store.has(descriptor.digest, descriptor.size)
+        found = None if here or before is None else before.find(key)
+        if not here and found is None:
+            return None
+        layers.append(
+            BuiltLayer(
+                title=descriptor.annotations.get(LAYER_TITLE, ""),
+                layer=Layer(
+                    diff_id=diff_id, digest=descriptor.digest, size=descriptor.size, media_type=descriptor.media_type
+                ),
+                key=key,
+                reused=True,
+                found=found,
+            )
+        )
+    return layers
 
 
 def built_index(images: Iterable[Built], annotations: Mapping[str, str]) -> Built:

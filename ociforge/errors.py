@@ -7,11 +7,13 @@
     ├── PackageError          conda archives and wheels
     ├── AppError              the application's own files
     ├── BaseImageError        the base image
+    │   └── PlatformError         … is not there for a platform; an ImageError, too
     ├── ImageError            an OCI document that breaks the specification
     ├── TransportError        where images live
     │   ├── ReferenceFormatError  a malformed image reference or transport name (exit 2)
     │   └── RegistryError
     │       └── AuthError
+    ├── OfflineError          what is not on this machine, where nothing may be fetched
     ├── StoreError            the local store
     └── BuildError            what fits nowhere above
 
@@ -34,7 +36,10 @@ __all__ = [
     "ForgeError",
     "ImageError",
     "LockError",
+    "NotFoundError",
+    "OfflineError",
     "PackageError",
+    "PlatformError",
     "ReferenceFormatError",
     "RegistryError",
     "SolveError",
@@ -92,6 +97,10 @@ class ImageError(ForgeError):
     """An OCI document that breaks the specification."""
 
 
+class PlatformError(BaseImageError, ImageError):
+    """An image that is not there for a platform."""
+
+
 class TransportError(ForgeError):
     """Reading from or writing to a place where images live."""
 
@@ -108,6 +117,14 @@ class RegistryError(TransportError):
 
 class AuthError(RegistryError):
     """Missing or refused credentials."""
+
+
+class NotFoundError(RegistryError):
+    """A place, mostly a registry, that has no such image."""
+
+
+class OfflineError(ForgeError):
+    """What is not on this machine, where nothing may be fetched."""
 
 
 class StoreError(ForgeError):

@@ -19,6 +19,7 @@ __all__ = [
     "CredentialUsed",
     "Event",
     "LayerMade",
+    "LayerStarted",
     "Notify",
     "StageStarted",
     "Warned",
@@ -42,6 +43,13 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerStarted:
+    """A layer is being packed; `LayerMade` follows, with the same title."""
+
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class LayerMade:
     """A layer is in the store; `reused` when it was there before. `size` in bytes, compressed."""
 
@@ -53,11 +61,15 @@ class LayerMade:
 
 @dataclass(frozen=True, slots=True)
 class BlobStarted:
-    """A transfer of `size` bytes begins; `place` names the other side."""
+    """A transfer of `size` bytes begins, or begins anew; 0 when it is not known how many.
+
+    `place` names the other side, a URL where one file is fetched; `title` says what is in the blob.
+    """
 
     digest: Digest
     size: int
     place: str
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ class CredentialUsed:
     source: str
 
 
-Event = StageStarted | Warned | LayerMade | BlobStarted | BlobProgress | BlobDone | CredentialUsed
+Event = StageStarted | Warned | LayerStarted | LayerMade | BlobStarted | BlobProgress | BlobDone | CredentialUsed
 Notify = Callable[[Event], None]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from ociforge.conda.solve import solve
 from ociforge.errors import BuildError, LockError, SolveError
 from ociforge.events import StageStarted, Warned, ignore
+from ociforge.network import ONLINE
 from ociforge.platform import Platform
 from ociforge.pypi.resolve import Resolver
 from ociforge.questions import conda_request, locked_row, pypi_request, static_description
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from layers.compress import OrderedMap
     from ociforge.conda.solve import Record, SolveRequest
     from ociforge.events import Notify
+    from ociforge.network import Network
     from ociforge.pypi.fetch import Access, Fetcher
     from ociforge.workspace import Environment, Workspace
     from ociforge.workspace.lockfile import Lock, PypiRow, Selection
@@ -48,7 +50,7 @@ class LockRequest:
 
     `now` has a time zone. `cache` is a directory for the indexes of channels; `retries` how often a request to one is
     repeated. `fetcher` and `access` bring what PyPI packages say of themselves, read through `map_`; `environ` is that
-    of uv and git.
+    of uv and git. `network` says where channels may be had.
     """
 
     workspace: Workspace
@@ -61,6 +63,7 @@ class LockRequest:
     upgrade: bool = False
     map_: OrderedMap = map
     retries: int = 3
+    network: Network = ONLINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,13 @@ def lock(request: LockRequest, *, notify: Notify = ignore) -> LockResult:
     if manifest.conda_pypi_map:
         notify(Warned("`conda-pypi-map` is not used: what a conda package brings is taken from its channel"))
     notify(StageStarted(f"solving {_counted(len(found))}"))
-    answers = solve([_conda_request(request, unit) for unit in found], cache=request.cache, retries=request.retries)
+    answers = solve(
+        [_conda_request(request, unit) for unit in found],
+        cache=request.cache,
+        retries=request.retries,
+        network=request.network,
+        notify=notify,
+    )
     known = _known_purls(request, found)
     solutions = [_Solution(unit=unit, records=recs, purls=known) for unit, recs in zip(found, answers, strict=True)]
     _resolve(request, solutions, notify)
@@ -195,6 +204,7 @@ def _resolve(request: LockRequest, solutions: Sequence[_Solution], notify: Notif
         static=static_description,
         environ=request.environ,
         map_=request.map_,
+        notify=notify,
     )
     failures: list[SolveError] = []
     for solution, given in zip(wanting, provided, strict=True):
@@ -349,10 +359,11 @@ def bases(workspace: Workspace) -> tuple[tuple[str, Platform], ...]:
     """The base images of the workspace's images, with every platform that these can be built for; not `scratch`."""
     manifest, settings = workspace.manifest, workspace.settings
     found: dict[tuple[str, str], Platform] = {}
-    for image in (settings.image(name) for name in settings.images or [None]):
+    for name in settings.images or [None]:
+        image = settings.image(name)
         declaration = manifest.environments[image.environment]
         for platform in _buildable(known.subdir for known in environment_platforms(manifest, declaration)):
-            found[image.base, str(platform)] = platform
+            found[settings.image(name, platform=platform).base, str(platform)] = platform
     return tuple((base, found[base, text]) for base, text in sorted(found) if base != "scratch")
 
 

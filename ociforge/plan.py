@@ -23,7 +23,7 @@ __all__ = ["DEFAULT_BUDGET", "FORMAT", "Group", "Member", "Recipe", "partition"]
 
 Kind = Literal["conda", "wheel"]
 
-FORMAT = 1  # raising it is the only way in which the bytes of a layer may change; see CHANGELOG.md
+FORMAT = 2  # raising it is the only way in which the bytes of a layer may change; see CHANGELOG.md
 
 DEFAULT_BUDGET = 40
 _SINGLES_SHARE = 0.8
@@ -38,8 +38,8 @@ class Member:
 
     `kind` tells conda packages from wheels, whose layers lie above; `name`, unique in its kind, is without
     version or build; `size` of the archive in bytes; `archive` its sha256; `record` the digest of
-    what its metadata takes from the lock; `python` says which interpreter the files are laid out for, when they depend
-    on it.
+    what its metadata takes from the lock; `python` says which interpreter the files are laid out for, and compiled by,
+    when they depend on it; `noarch` packages are the same for every platform.
     """
 
     kind: Kind = "conda"
@@ -49,6 +49,7 @@ class Member:
     size: int
     record: Digest
     python: str | None = None
+    noarch: bool = False
 
     @property
     def id(self) -> tuple[Kind, str]:
@@ -60,7 +61,8 @@ class Recipe:
     """What all environment layers of a build have in common and their bytes depend on.
 
     `codec` is the codec's identity; `mtime` the time of generated files in seconds; `clamp` the latest time that
-    any file may have; `parents` stands for directories above the prefix that every layer must carry.
+    any file may have; `parents` stands for directories above the prefix that every layer must carry; `strip` are the
+    names of what is left out, sorted.
     """
 
     codec: str
@@ -68,6 +70,7 @@ class Recipe:
     mtime: int
     clamp: int | None = None
     parents: tuple[str, ...] = ()
+    strip: tuple[str, ...] = ()
 
     def key(self, members: Sequence[Member], settled: Iterable[tuple[str, ...]] = ()) -> Digest:
         """The layer key: a digest of everything that decides the layer's bytes.
@@ -83,6 +86,7 @@ class Recipe:
             "mtime": self.mtime,
             "clamp": self.clamp,
             "parents": list(self.parents),
+            "strip": list(self.strip),
             "packages": packages,
             "settled": sorted(list(facts) for facts in settled),
         }
@@ -124,14 +128,22 @@ def partition(
     else:
         count = min(max(1, int(budget * _SINGLES_SHARE)), budget - 1)
         singles, rest = units[:count], units[count:]
-    kinds = {unit[0].kind for unit in rest}
-    count = max(1, (budget - len(singles)) // max(1, len(kinds)))
-    bins: dict[tuple[Kind, int], list[Member]] = defaultdict(list)
+    room = budget - len(singles)
+    # Apart, if there is room for that: images for several platforms share layers in which all is noarch.
+    apart = len({_shelf(unit, apart=True) for unit in rest}) <= room
+    shelves = {_shelf(unit, apart=apart) for unit in rest}
+    count = max(1, room // max(1, len(shelves)))
+    bins: dict[tuple[Kind, bool, int], list[Member]] = defaultdict(list)
     for unit in rest:
-        bins[unit[0].kind, _fnv1a64(unit[0].name) % count].extend(unit)
+        bins[*_shelf(unit, apart=apart), _fnv1a64(unit[0].name) % count].extend(unit)
     ordered = [*sorted(singles, key=lambda unit: unit[0].name), *(bins[key] for key in sorted(bins))]
     ordered.sort(key=lambda unit: unit[0].kind)
     return tuple(Group(members=tuple(sorted(unit, key=lambda m: m.name))) for unit in ordered)
+
+
+def _shelf(unit: Sequence[Member], *, apart: bool) -> tuple[Kind, bool]:
+    """Which units may share a bin: those of one kind, and of those the noarch ones, where these are kept `apart`."""
+    return unit[0].kind, apart and all(member.noarch for member in unit)
 
 
 def _units(members: Sequence[Member], together: Iterable[Collection[tuple[Kind, str]]]) -> list[list[Member]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from layers.entry import Bytes, File
 from ociforge.errors import BuildError
 from ociforge.events import Warned, ignore
+from ociforge.oci.annotations import FORMAT as FORMAT_ANNOTATION
 from ociforge.oci.changes import ConfigChanges
 from ociforge.plan import FORMAT
 from ociforge.workspace.activation import DEFAULT_PATH, activate, package_facts, workspace_scripts
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ociforge.workspace.settings import Healthcheck
     from ociforge.workspace.task import Command
 
-__all__ = ["ENTRYPOINT", "Runtime", "annotate", "runtime"]
+__all__ = ["ENTRYPOINT", "Runtime", "annotate", "description", "runtime"]
 
 ENTRYPOINT = "app/entrypoint.sh"  # where pixi's own recipe puts it
 
@@ -113,7 +114,7 @@ def runtime(
             user=settings.user,
             expose=settings.expose,
             volumes=settings.volumes,
-            labels={**_description(manifest), **settings.labels},
+            labels={**description(manifest), **settings.labels},
             stop_signal=settings.stop_signal,
             healthcheck=None if settings.healthcheck is None else _healthcheck(settings.healthcheck),
         ),
@@ -125,7 +126,7 @@ def runtime(
 
 def annotate(manifest: Manifest, settings: ImageSettings, base: Base, created: int | None) -> dict[str, str]:
     """The manifest's annotations: what the image is, what it stands on, and which format its bytes have."""
-    found = _description(manifest)
+    found = description(manifest)
     if base.name is not None:
         found[f"{_ANNOTATION}base.name"] = base.name
     if base.digest is not None:
@@ -133,7 +134,7 @@ def annotate(manifest: Manifest, settings: ImageSettings, base: Base, created: i
     if created is not None:
         stamp = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
         found[f"{_ANNOTATION}created"] = stamp
-    return {**found, "dev.ociforge.format": str(FORMAT), **settings.annotations}
+    return {**found, FORMAT_ANNOTATION: str(FORMAT), **settings.annotations}
 
 
 def _warn_of_missing_command(
@@ -180,7 +181,7 @@ def _shell(base: Base, installed: Collection[str], prefix: str) -> str | None:
     return None
 
 
-def _description(manifest: Manifest) -> dict[str, str]:
+def description(manifest: Manifest) -> dict[str, str]:
     """What the manifest says of the workspace, by the image-spec's names (annotations.md)."""
     said: Mapping[str, str | None] = {
         "title": manifest.name,

@@ -1,14 +1,18 @@
 """The local store: blobs by digest, layers by key, listings of base layers (DESIGN.md, D8).
 
     blobs/sha256/<hex>      the bytes
-    catalog/<hex>.json      layer key -> diff_id, digest, size and media type of the layer it names
-    trees/<hex>.json.gz     the listing of one base layer, by the digest of its blob
+    catalog/<hex>           layer key -> diff_id, digest, size and media type of the layer it names
+    trees/<hex>             the listing of one base layer, by the digest of its blob
+    facts/<hex>             what must be known of a package before its layer is made, by the digest of its archive
+    images/<hex>            manifest and configuration of an image, by the digest of its inputs
     ingest/                 blobs on their way in, and staging directories
     archives/               what `archives` is handed out for
+    lock                    held (flock(2)) by those who use the store, against those who prune it
 
 Every file appears under its final name by renaming a whole one, so readers take no lock. Anything may be deleted at any
 time, by us or by the user: what is missing or damaged counts as absent and is made again. What is being written is
-locked with flock(2), which ends with its process: what nobody locks is left over and is removed.
+locked with flock(2), which ends with its process: what nobody locks is left over and is removed. The mtime of a file is
+when it was last used, by which `prune` chooses.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["Catalog", "Documents", "Ingest", "Store"]
+__all__ = ["Catalog", "Documents", "Ingest", "Store", "locked", "touch"]
 
 _CATALOG_FORMAT = 1
 _READ_SIZE = 1 << 20  # 1 MiB
@@ -49,7 +53,9 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.catalog = Catalog(self)
-        self.trees = Documents(root, "trees", ".json.gz")
+        self.trees = Documents(root, "trees")
+        self.facts = Documents(root, "facts")
+        self.images = Documents(root, "images")
         self._swept = False
 
     def path(self, digest: Digest) -> Path:
@@ -58,11 +64,15 @@ class Store:
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the blob is here, of `size` bytes if that is given. Does not read it: see `open` and `verify`."""
+        path = self.path(digest)
         try:
-            found = self.path(digest).stat()
+            found = path.stat()
         except OSError:
             return False
-        return size is None or found.st_size == size
+        if size is not None and found.st_size != size:
+            return False
+        touch(path)
+        return True
 
     def open(self, descriptor: Descriptor) -> BinaryIO:
         """A stream of the blob, verified while it is read; the caller closes it.
@@ -78,6 +88,7 @@ class Store:
         except OSError as error:
             _fail(path, error)
         found = os.fstat(stream.fileno())
+        touch(path)
         blob = _StoredBlob(VerifiedReader(stream, descriptor), path, found.st_ino)
         if found.st_size != descriptor.size:
             with blob:
@@ -119,6 +130,12 @@ class Store:
     def archives(self) -> Path:
         """A directory, made if need be, where downloaded packages may be kept."""
         return _directory(self.root, "archives")
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While this context lasts, nothing that is used in it is pruned; any number of processes may be in one."""
+        with locked(self, fcntl.LOCK_SH):
+            yield
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -203,21 +220,29 @@ class Ingest:
 
 
 class Documents:
-    """Small files by digest in one directory of the store: replaced whole, absent when they cannot be read."""
+    """Small files by digest in one directory of the store: replaced whole, absent when they cannot be read.
 
-    def __init__(self, root: Path, name: str, suffix: str) -> None:
+    Each begins with the digest of the rest: a damaged one is absent, too.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
         self._root = root
         self._name = name
-        self._suffix = suffix
 
     def path(self, key: Digest) -> Path:
-        return self._root / self._name / f"{key.hex}{self._suffix}"
+        return self._root / self._name / key.hex
 
     def find(self, key: Digest) -> bytes | None:
+        path = self.path(key)
         try:
-            return self.path(key).read_bytes()
+            data = path.read_bytes()
         except OSError:
             return None
+        head, _, body = data.partition(b"\n")
+        if head != str(Digest.of(body)).encode():
+            return None
+        touch(path)
+        return body
 
     def record(self, key: Digest, data: bytes) -> None:
         """Keep `data` under `key`, in place of what was there. Raises StoreError."""
@@ -225,7 +250,7 @@ class Documents:
         path, handle = _new_locked(_directory(self._root, "ingest"), _make_file)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.write(f"{Digest.of(data)}\n".encode() + data)
                 file.flush()  # and no sync: a document that the disk lost counts as absent
                 path.replace(self.path(key))
         except OSError as error:
@@ -238,7 +263,7 @@ class Catalog:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._documents = Documents(store.root, "catalog", ".json")
+        self._documents = Documents(store.root, "catalog")
 
     def find(self, key: Digest) -> Layer | None:
         """The layer of `key`; None when it is unknown, or its blob is missing or not of its size."""
@@ -307,6 +332,36 @@ class _StoredBlob(io.BufferedIOBase, BinaryIO):
             if self._path.stat().st_ino == self._inode:  # not a good one that another process has just put here
                 self._path.unlink()
         raise StoreError(f"damaged {why}", f"it was removed from `{self._path.parent}`: run the command again")
+
+
+@contextlib.contextmanager
+def locked(store: Store, operation: int) -> Iterator[None]:
+    """The lock that keeps pruning and using apart; `operation` is flock(2)'s. Raises BlockingIOError with LOCK_NB."""
+    path = _directory(store.root) / "lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        _fail(path, error)
+    try:
+        _flock(handle, operation)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _flock(handle: int, operation: int) -> None:
+    try:
+        fcntl.flock(handle, operation)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # a file system without locks: whoever prunes there has to know that nothing runs
+
+
+def touch(path: Path) -> None:
+    """Note that the file was used now."""
+    with contextlib.suppress(OSError):  # another user's store
+        os.utime(path)
 
 
 def _fail(path: Path | str, error: OSError) -> NoReturn:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = {"ociforge.errors", "ociforge.events", "ociforge.platform", "ociforge.replacing"}
+LEAVES = {"ociforge.errors", "ociforge.events", "ociforge.network", "ociforge.platform", "ociforge.replacing"}
 
 # unit -> units it may import, itself apart; a unit is a module or package directly below `ociforge`
 ALLOWED: dict[str, set[str]] = {
@@ -18,6 +19,8 @@ ALLOWED: dict[str, set[str]] = {
     "ociforge.replacing": set(),
     "ociforge.platform": {"ociforge.errors"},
     "ociforge.events": {"layers"},
+    "ociforge.network": {"ociforge.events"},
+    "ociforge.parallel": {"layers"},
     "ociforge.demo": set(),
     "ociforge.oci": {"layers", *LEAVES},
     "ociforge.workspace": {"layers", *LEAVES},
@@ -26,6 +29,31 @@ ALLOWED: dict[str, set[str]] = {
     "ociforge.app": {"layers", *LEAVES},
     "ociforge.plan": {"layers", "ociforge.oci", *LEAVES},
     "ociforge.store": {"layers", "ociforge.oci", *LEAVES},
+    "ociforge.prune": {"ociforge.store"},
+    "ociforge.bytecode": {"layers", *LEAVES},
+    "ociforge.supplies": {
+        "layers",
+        "ociforge.base",
+        "ociforge.conda",
+        "ociforge.needs",
+        "ociforge.oci",
+        "ociforge.pypi",
+        "ociforge.store",
+        *LEAVES,
+    },
+    "ociforge.strip": {"layers"},
+    "ociforge.request": {"layers", "ociforge.base", "ociforge.workspace", *LEAVES},
+    "ociforge.verify": {"layers", "ociforge.oci", "ociforge.transports.base", *LEAVES},
+    "ociforge.inputs": {
+        "layers",
+        "ociforge.conda",
+        "ociforge.oci",
+        "ociforge.plan",
+        "ociforge.request",
+        "ociforge.runtime",
+        "ociforge.workspace",
+    },
+    "ociforge.reuse": {"layers", "ociforge.oci", "ociforge.store", "ociforge.transports.base", *LEAVES},
     "ociforge.base": {"layers", "ociforge.oci", "ociforge.store", "ociforge.transports.base", *LEAVES},
     "ociforge.transports": {"layers", "ociforge", "ociforge.oci", *LEAVES},
     "ociforge.publish": {"layers", "ociforge.oci", "ociforge.transports.base", *LEAVES},
@@ -52,8 +80,29 @@ ALLOWED: dict[str, set[str]] = {
         "layers",
         "ociforge.base",
         "ociforge.oci",
+        "ociforge.reuse",
         "ociforge.store",
         "ociforge.transports.base",
+        *LEAVES,
+    },
+    "ociforge.packages": {
+        "layers",
+        "ociforge.bytecode",
+        "ociforge.conda",
+        "ociforge.plan",
+        "ociforge.pypi",
+        "ociforge.request",
+        "ociforge.store",
+        "ociforge.strip",
+        "ociforge.workspace",
+        *LEAVES,
+    },
+    "ociforge.planned": {
+        "layers",
+        "ociforge.built",
+        "ociforge.oci",
+        "ociforge.request",
+        "ociforge.reuse",
         *LEAVES,
     },
     "ociforge.build": {
@@ -62,11 +111,47 @@ ALLOWED: dict[str, set[str]] = {
         "ociforge.base",
         "ociforge.built",
         "ociforge.conda",
+        "ociforge.inputs",
         "ociforge.oci",
-        "ociforge.plan",
-        "ociforge.pypi",
+        "ociforge.packages",
+        "ociforge.parallel",
+        "ociforge.planned",
+        "ociforge.request",
+        "ociforge.reuse",
         "ociforge.runtime",
         "ociforge.store",
+        "ociforge.workspace",
+        *LEAVES,
+    },
+    "ociforge.rebase": {
+        "layers",
+        "ociforge.base",
+        "ociforge.built",
+        "ociforge.oci",
+        "ociforge.store",
+        "ociforge.transports.base",
+        *LEAVES,
+    },
+    "ociforge.needs": {"layers", "ociforge.conda", "ociforge.pypi", "ociforge.workspace", *LEAVES},
+    "ociforge.foreign": {
+        "ociforge.bytecode",
+        "ociforge.conda",
+        "ociforge.needs",
+        "ociforge.pypi",
+        "ociforge.workspace",
+        *LEAVES,
+    },
+    "ociforge.bundle": {
+        "layers",
+        "ociforge.base",
+        "ociforge.conda",
+        "ociforge.needs",
+        "ociforge.oci",
+        "ociforge.pins",
+        "ociforge.pypi",
+        "ociforge.store",
+        "ociforge.supplies",
+        "ociforge.transports",
         "ociforge.workspace",
         *LEAVES,
     },
@@ -75,16 +160,28 @@ ALLOWED: dict[str, set[str]] = {
         "ociforge",
         "ociforge.base",
         "ociforge.build",
+        "ociforge.bundle",
         "ociforge.built",
         "ociforge.demo",
+        "ociforge.foreign",
         "ociforge.lock",
+        "ociforge.needs",
         "ociforge.oci",
+        "ociforge.parallel",
+        "ociforge.packages",
+        "ociforge.planned",
+        "ociforge.reuse",
         "ociforge.pins",
         "ociforge.plan",
+        "ociforge.prune",
         "ociforge.publish",
         "ociforge.pypi",
+        "ociforge.rebase",
+        "ociforge.request",
         "ociforge.store",
+        "ociforge.supplies",
         "ociforge.transports",
+        "ociforge.verify",
         "ociforge.workspace",
         *LEAVES,
     },
@@ -109,6 +206,7 @@ HOMES: dict[str, set[str]] = {
 }
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted([*ROOT.glob("layers/**/*.py"), *ROOT.glob("ociforge/**/*.py")]):
@@ -117,17 +215,24 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, wherever the import stands; `from a import b` counts as `a` and `a.b`."""
+@cache
+def parsed(module: str) -> ast.Module:
+    """The syntax tree of a module, read once; whoever gets it leaves it as it is."""
+    return ast.parse(modules()[module].read_text())
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Every module that a module imports, wherever the import stands; `from a import b` counts as `a` and `a.b`."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"{module}: relative import"
             assert node.module is not None
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def unit(name: str) -> str:
@@ -150,7 +255,7 @@ def resolve(name: str, known: dict[str, Path]) -> str:
 def test_imports_point_one_way(module: str) -> None:
     known = modules()
     own = unit(module)
-    for name in imports(known[module]):
+    for name in imports(module):
         if name.split(".")[0] not in ("layers", "ociforge"):
             continue
         target = resolve(name, known)
@@ -163,7 +268,7 @@ def test_imports_point_one_way(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_foreign_libraries_have_one_home(module: str) -> None:
-    for name in imports(modules()[module]):
+    for name in imports(module):
         homes = HOMES.get(name.split(".")[0])
         assert homes is None or within(module, homes), f"{module} imports {name}"
 
@@ -171,13 +276,9 @@ def test_foreign_libraries_have_one_home(module: str) -> None:
 def test_there_are_no_import_cycles() -> None:
     known = modules()
     graph = {}
-    for module, path in known.items():
-        tree = ast.parse(path.read_text())
-        tree.body = [
-            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
-        ]
+    for module in known:
         names = set()
-        for node in tree.body:
+        for node in parsed(module).body:
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -202,7 +303,7 @@ def test_there_are_no_import_cycles() -> None:
 
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_all_names_exist_and_are_sorted(module: str) -> None:
-    tree = ast.parse(modules()[module].read_text())
+    tree = parsed(module)
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
             names = ast.literal_eval(node.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,7 +113,7 @@ recipe = Recipe(codec="gzip", prefix="/app/.pixi/envs/prod", mtime=0)
 
 
 def test_key_is_pinned_for_the_format() -> None:
-    pinned = "e66d7516a3b16e577d82896298704dc041d220449df48f97585bc0d126e0bd4f"
+    pinned = "3074a5e571d9abe803fb0f3c8f09fd3c33b1a3feb6cf504f0b4ec4b71962a341"
     assert recipe.key([member("a"), member("b")]).hex == pinned
 
 
@@ -140,3 +141,20 @@ def test_key_depends_on_archive_source_and_python() -> None:
         for m in (member("a"), member("a", version="2"), member("a", python="lib/python3.12/site-packages"))
     }
     assert len(keys) == 3
+
+
+def test_bins_of_noarch_packages_are_kept_apart() -> None:
+    """Images for two platforms have such bins in common, whatever else differs."""
+    shared = [replace(member(f"noarch-{n}", 10), noarch=True) for n in range(60)]
+    images = [
+        partition([*shared, *(member(f"{platform}-{n}", 11 + n) for n in range(20 + extra))], budget=40)
+        for platform, extra in (("amd64", 0), ("arm64", 7))
+    ]
+    assert all(len(groups) <= 40 for groups in images)
+    for groups in images:
+        assert all(len({m.noarch for m in group.members}) == 1 for group in groups)
+
+
+def test_bins_are_mixed_where_there_is_no_room_for_more() -> None:
+    members = [*(replace(member(f"n{n}"), noarch=True) for n in range(5)), *(member(f"a{n}") for n in range(5))]
+    assert len(partition(members, budget=1)) == 1

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from layers.digest import Digest
+from ociforge import transports
 from ociforge.errors import ImageError, TransportError
-from ociforge.events import Event, Warned
+from ociforge.events import Event, StageStarted, Warned
 from ociforge.oci.descriptor import MANIFEST, Descriptor
-from ociforge.publish import Tally, publish
+from ociforge.publish import Publication, Tally, publish
+from ociforge.transports.base import Blob
 from tests.support.memory import MemoryDestination, MemorySource, index_of, keep, sample_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
-    from ociforge.transports.base import Blob, Outcome
+    from ociforge.transports.base import Destination, Outcome
 
 
 def sizes(count: int) -> MemorySource:
@@ -70,6 +74,26 @@ def test_outcomes_are_counted_with_their_bytes() -> None:
     assert second.digest not in image.opened
 
 
+def test_each_blob_and_manifest_is_told_of_once() -> None:
+    first, second = sizes(2), sample_image(platform="linux/arm64")
+    both = index_of(first, second)
+    destination = MemoryDestination()
+    there = first.blobs()[1]
+    destination.contents[there.digest] = first.contents[there.digest]
+    published = publish(both, destination)
+    assert [(transfer.descriptor.digest, transfer.kind) for transfer in published.transfers] == [
+        *zip([blob.digest for blob in first.blobs()], ["config", "layer", "layer"], strict=True),
+        (first.top.digest, "manifest"),
+        *zip([blob.digest for blob in second.blobs()], ["config", "layer", "layer"], strict=True),
+        (second.top.digest, "manifest"),
+        (both.top.digest, "index"),
+    ]
+    outcomes = {transfer.descriptor.digest: (transfer.outcome, transfer.sent) for transfer in published.transfers}
+    assert outcomes.pop(there.digest) == ("exists", 0)
+    assert set(outcomes.values()) == {("uploaded", len(both.contents[digest])) for digest in outcomes}
+    assert published.sent == sum(len(data) for data in both.contents.values()) - there.size
+
+
 def test_results_are_the_same_with_threads() -> None:
     def threaded(function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
         with ThreadPoolExecutor(4) as pool:
@@ -108,6 +132,84 @@ def test_a_failure_leaves_no_name_and_no_manifest_without_its_blobs(which: str) 
         assert image.top.digest not in destination.contents
 
 
+def blob_of(image: MemorySource, descriptor: Descriptor) -> Blob:
+    return Blob(descriptor=descriptor, open=partial(image.open, descriptor))
+
+
+class TestPublication:
+    """A caller that sends layers before there is an image."""
+
+    @pytest.fixture(params=["memory:", "oci:{}/layout", "oci-archive:{}/archive.tar"])
+    def destination(self, request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
+        if request.param == "memory:":
+            return MemoryDestination()
+        return transports.destination(request.param.format(tmp_path))
+
+    def test_what_was_sent_early_is_counted_as_it_was(self, destination: Destination) -> None:
+        image = sizes(3)
+        with ThreadPoolExecutor(4) as pool, Publication(destination) as publication:
+            early = [blob_of(image, blob) for blob in image.blobs()[1:3]] * 4
+            assert set(pool.map(publication.send, early)) == {"uploaded"}
+            published = publication.finish(image)
+            assert publication.send(early[0]) == "uploaded"
+        assert published.blobs["uploaded"].count == 4
+        assert published.sent == sum(len(data) for data in image.contents.values())
+        assert sorted(set(image.opened)) == sorted(image.contents)
+        assert [image.opened.count(layer.digest) for layer in image.blobs()[1:]] == [1, 1, 1]
+
+    def test_it_makes_what_publish_makes(self, destination: Destination, tmp_path: Path) -> None:
+        image = sizes(2)
+        with Publication(destination) as publication:
+            publication.send(blob_of(image, image.blobs()[2]))
+            published = publication.finish(image)
+        assert published.descriptor == image.top
+        if isinstance(destination, MemoryDestination):
+            assert destination.contents == image.contents
+        else:
+            copy = MemoryDestination()
+            publish(transports.source(str(destination)), copy)
+            assert copy.contents == image.contents
+
+    def test_what_was_there_is_not_called_sent(self) -> None:
+        image, destination = sizes(1), MemoryDestination()
+        publish(image, destination)
+        with Publication(destination) as publication:
+            assert publication.send(blob_of(image, image.blobs()[1])) == "exists"
+            published = publication.finish(image)
+        assert published.blobs["exists"].count == 2
+        assert published.sent == 0
+
+    def test_a_blob_that_failed_may_be_sent_again(self) -> None:
+        image = sizes(1)
+        layer = image.blobs()[1]
+        destination = Broken(refused=layer.digest)
+        with Publication(destination) as publication:
+            with pytest.raises(TransportError, match="the disk is full"):
+                publication.send(blob_of(image, layer))
+            destination.refused = None
+            assert publication.send(blob_of(image, layer)) == "uploaded"
+            assert publication.finish(image).blobs["uploaded"].count == 2
+
+    def test_without_an_end_nothing_has_a_name(self, destination: Destination) -> None:
+        image = sizes(1)
+        with pytest.raises(KeyboardInterrupt), Publication(destination) as publication:
+            publication.send(blob_of(image, image.blobs()[1]))
+            raise KeyboardInterrupt
+        if isinstance(destination, MemoryDestination):
+            assert destination.tags == {}
+        else:
+            with pytest.raises(TransportError):
+                transports.source(str(destination)).root()
+
+
+def test_a_source_without_the_image_leaves_the_destination_alone(tmp_path: Path) -> None:
+    image = sizes(1)
+    del image.contents[image.top.digest]
+    with pytest.raises(TransportError):
+        publish(image, transports.destination(f"oci:{tmp_path}/layout"))
+    assert not (tmp_path / "layout").exists()
+
+
 class TestForeignLayers:
     def test_they_are_not_copied(self) -> None:
         image = sample_image()
@@ -120,7 +222,11 @@ class TestForeignLayers:
         destination = MemoryDestination()
         published = publish(MemorySource(top, image.contents), destination, notify=events.append)
         assert published.blobs["uploaded"].count == 2
-        assert events == [Warned(f"layer `{layer.digest}` is not copied: its media type forbids to distribute it")]
+        assert events == [
+            StageStarted("publishing to `memory:image`"),
+            Warned(f"layer `{layer.digest}` is not copied: its media type forbids to distribute it"),
+        ]
+        assert layer.digest not in [transfer.descriptor.digest for transfer in published.transfers]
         assert destination.tags == {"image": top}
 
 

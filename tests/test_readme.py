@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ociforge.cli import cli
 from ociforge.plan import DEFAULT_BUDGET, FORMAT
 from ociforge.workspace.settings import _READERS, DEFAULT_BASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -23,7 +27,7 @@ def table(heading: str) -> list[list[str]]:
 
 def test_every_setting_is_documented_and_every_documented_setting_exists() -> None:
     documented = {row[0].strip("`") for row in table("Settings")}
-    assert documented == {*_READERS, "environment"}
+    assert documented == {*_READERS, "environment", "mirrors"}
 
 
 def test_documented_defaults_are_the_defaults() -> None:
@@ -33,12 +37,20 @@ def test_documented_defaults_are_the_defaults() -> None:
     assert f"`dev.ociforge.format`, now {FORMAT}" in README.replace("annotation ", "")
 
 
+def commands(group: click.Group, context: click.Context) -> Iterator[click.Command]:
+    """Every verb, and those below verbs."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command, context)
+
+
 def test_every_option_that_the_readme_uses_exists() -> None:
     context = click.Context(cli)
     known = {"--app", "--bind", "--debug", "--editable", "--host", "--port", "--quiet"}  # other programs
-    for verb in cli.list_commands(context):
-        command = cli.get_command(context, verb)
-        assert command is not None
+    for command in commands(cli, context):
         known |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert used - known == {"--help"}  # of every verb

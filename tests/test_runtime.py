@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ociforge.build import Request, build
+from ociforge.build import build
 from ociforge.errors import BaseImageError, BuildError, WorkspaceError
 from ociforge.events import Warned
 from ociforge.oci.image import ImageManifest
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ociforge.built import Built
     from ociforge.events import Event
+    from ociforge.request import Request
 
 ENTRYPOINT = "/app/entrypoint.sh"
 

@@ -19,7 +19,7 @@ from layers.digest import Digest
 from layers.layer import Layer
 from ociforge.errors import StoreError
 from ociforge.oci.descriptor import Descriptor
-from ociforge.store import Store
+from ociforge.store import Documents, Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,10 +208,22 @@ def test_a_damaged_catalog_entry_is_unknown(tmp_path: Path, entry: bytes) -> Non
     store = Store(tmp_path)
     layer = layer_of(keep(store))
     store.catalog.record(KEY, layer)
-    (tmp_path / "catalog" / f"{KEY.hex}.json").write_bytes(entry.replace(b"DIGEST", layer.digest.hex.encode()))
+    Documents(tmp_path, "catalog").record(KEY, entry.replace(b"DIGEST", layer.digest.hex.encode()))
     assert store.catalog.find(KEY) is None
     store.catalog.record(KEY, layer)
     assert store.catalog.find(KEY) == layer
+
+
+@pytest.mark.parametrize("damage", [0, 10, -1])
+def test_a_damaged_document_is_absent(tmp_path: Path, damage: int) -> None:
+    """Nothing that is planned or made follows from a flipped bit."""
+    documents = Store(tmp_path).facts
+    documents.record(KEY, b"facts")
+    assert documents.find(KEY) == b"facts"
+    data = bytearray(documents.path(KEY).read_bytes())
+    data[damage] ^= 1
+    documents.path(KEY).write_bytes(data)
+    assert documents.find(KEY) is None
 
 
 def test_an_unusable_directory_is_an_error_with_a_hint(tmp_path: Path) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from layers.compress import decompress
 from layers.digest import Digest
 from layers.errors import CodecError
+from ociforge.base.libc import architectures
 from ociforge.base.listing import decode, encode, read_layer
 from ociforge.base.overlay import merge
 from ociforge.base.rootfs_file import MAX_UNPACKED, RootfsFile
 from ociforge.base.tree import Tree
-from ociforge.errors import BaseImageError, ImageError, StoreError
+from ociforge.errors import BaseImageError, ImageError, PlatformError, StoreError
 from ociforge.events import BlobDone, BlobProgress, BlobStarted, ignore
 from ociforge.oci.blob import read_document
 from ociforge.oci.config import ImageConfig
@@ -55,12 +56,12 @@ _ROOTFS_FORMAT = 1  # of the catalog keys for files given as `rootfs:`
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # what engines assume where none is set
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Base:
     """An image to build on.
 
     `digest` is of what `name` names, so often of an index; both are None for a file or nothing. `layers` have OCI media
-    types, lowest first; `config.diff_ids` are theirs.
+    types, lowest first; `config.diff_ids` are theirs. `list_paths` makes `tree`.
     """
 
     name: str | None
@@ -68,9 +69,29 @@ class Base:
     platform: Platform
     config: ImageConfig
     layers: tuple[Descriptor, ...]
-    tree: Tree
+    list_paths: Callable[[], Tree] = field(repr=False, compare=False)
     store: Store | None = field(default=None, repr=False)
     source: Source | None = field(default=None, repr=False)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """All paths of the image. The first use reads the layers, unless the store has their listings.
+
+        Raises BaseImageError for layers that engines refuse, besides the errors of the source and the store.
+        """
+        return self.list_paths()
+
+    @property
+    def identity(self) -> Digest:
+        """A digest of all that an image takes from its base."""
+        facts = {
+            "name": self.name,
+            "digest": None if self.digest is None else str(self.digest),
+            "platform": str(self.platform),
+            "config": self.config.raw,
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+        return Digest.of(canonical_json(facts))
 
     def blob(self, layer: Descriptor) -> Blob:
         """One of `layers` on its way to a destination: from the store when it is there, else from where the base is."""
@@ -93,7 +114,7 @@ def scratch(platform: Platform) -> Base:
         platform=platform,
         config=ImageConfig.empty(platform),
         layers=(),
-        tree=Tree(),
+        list_paths=Tree,
     )
 
 
@@ -107,11 +128,12 @@ def load(
     notify: Notify = ignore,
     map_: OrderedMap = map,
 ) -> Base:
-    """The image in `source` for `platform`. Documents, and layers that had to be read for listing, stay in the store.
+    """The image in `source` for `platform`. Documents, and layers that have to be read for listing, stay in the store.
 
     `name` is the base's canonical reference, for errors and annotations; `digest` what `source` leads to, if that is
-    known: then it is not asked for what the store has. Layers are listed through `map_`. Raises
-    BaseImageError for an image that cannot be built on, besides the errors of the source and the store.
+    known: then it is not asked for what the store has. Layers are listed through `map_`, when `tree` is used first.
+    Raises PlatformError for an image of other platforms, BaseImageError for one that cannot be built on, besides the
+    errors of the source and the store.
     """
     what = "base image" if name is None else f"base image `{name}`"
     try:
@@ -121,7 +143,8 @@ def load(
         manifest = ImageManifest.parse(read(descriptor), descriptor.media_type).to_oci()
         config = ImageConfig.parse(read(manifest.config))
     except ImageError as error:
-        raise BaseImageError(f"{what}: {error.message}", error.hint) from error
+        kind = PlatformError if isinstance(error, PlatformError) else BaseImageError
+        raise kind(f"{what}: {error.message}", error.hint) from error
     _check_platform(what, platform, descriptor.platform, config.platform)
     if len(config.diff_ids) != len(manifest.layers):
         raise BaseImageError(
@@ -134,7 +157,7 @@ def load(
         platform=platform,
         config=config,
         layers=manifest.layers,
-        tree=merge(map_(lister, zip(manifest.layers, config.diff_ids, strict=True))),
+        list_paths=lambda: merge(map_(lister, zip(manifest.layers, config.diff_ids, strict=True))),
         store=store,
         source=source,
     )
@@ -151,9 +174,11 @@ def rootfs(
     """A base of one layer: the root file system in the tar file `path`, plain or compressed by gzip, zstd or xz.
 
     gzip and zstd are kept as they are where every engine reads them; the rest is compressed by `codec`, once: the store
-    remembers the result by the file's digest. Nothing in a tar names its platform: that is for the caller to know.
+    remembers the result by the file's digest. Nothing in a tar names its platform; what loaders of programs are in it
+    tells most.
 
-    Raises BaseImageError for a file that cannot be read, is damaged, or holds what engines refuse.
+    Raises PlatformError for a file system of another architecture, BaseImageError for a file that cannot be read, is
+    damaged, or holds what engines refuse.
     """
     file = RootfsFile(path)
     digest = file.digest()
@@ -167,14 +192,21 @@ def rootfs(
         store.trees.record(layer.digest, encode(listing))
         store.catalog.record(key, layer)
     descriptor = Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
-    lister = _Lister(store, None, str(file), ignore)
+    tree = merge([_Lister(store, None, str(file), ignore)((descriptor, layer.diff_id))])
+    found = architectures(tree)
+    if found and platform.architecture not in found:
+        listed = ", ".join(f"`linux/{name}`" for name in sorted(found))
+        raise PlatformError(
+            f"{file}: it is for {listed}, not for `{platform}`",
+            f"choose a root file system for `{platform}`",
+        )
     return Base(
         name=None,
         digest=None,
         platform=platform,
         config=_rootfs_config(platform, layer.diff_id),
         layers=(descriptor,),
-        tree=merge([lister((descriptor, layer.diff_id))]),
+        list_paths=lambda: tree,
         store=store,
     )
 
@@ -214,7 +246,7 @@ def _check_platform(what: str, wanted: Platform, announced: Platform | None, fou
     if announced is not None and not announced.matches(found):
         raise BaseImageError(f"{what}: its index calls it `{announced}`, its configuration is for `{found}`")
     if not wanted.matches(found):
-        raise BaseImageError(
+        raise PlatformError(
             f"{what}: it is for `{found}`, not for `{wanted}`",
             f"choose a base image for `{wanted}`, or pass `--platform {found}`",
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ociforge.base.image import Base
     from ociforge.base.tree import Tree
 
-__all__ = ["Libc", "check_base", "libc"]
+__all__ = ["Libc", "architectures", "check_base", "libc"]
 
 # Where programs for glibc look for their loader, as their ELF header says; with Debian's name for the machine.
 _LOADERS: Final = {
@@ -30,6 +30,7 @@ _LOADERS: Final = {
     "lib/ld-linux-riscv64-lp64d.so.1": "riscv64-linux-gnu",
 }
 _MUSL: Final = tuple(f"lib/ld-musl-{name}.so.1" for name in ("x86_64", "aarch64", "powerpc64le", "s390x", "riscv64"))
+_ARCHITECTURES: Final = ("amd64", "arm64", "ppc64le", "s390x", "riscv64")  # OCI's names, in the order of both
 
 _FILE: Final = re.compile(r"libc-([0-9]+\.[0-9]+)\.so")  # before 2.34 `libc.so.6` is a link to it
 _BANNER: Final = re.compile(r" release version ([0-9]+(?:\.[0-9]+)+)")
@@ -58,6 +59,12 @@ def libc(tree: Tree) -> Libc | None:
         return found
     # A layer of compatibility on musl may have a `libc.so.6`, too.
     return Libc(family="musl") if any(_is_file(tree, path) for path in _MUSL) else found
+
+
+def architectures(tree: Tree) -> frozenset[str]:
+    """The machines that programs of `tree` can be for, by OCI's names, as its loaders tell; none when it has none."""
+    rows = zip(_ARCHITECTURES, _LOADERS, _MUSL, strict=True)
+    return frozenset(name for name, *loaders in rows if any(_is_file(tree, loader) for loader in loaders))
 
 
 def check_base(base: Base, *, glibc: str | None, native: bool) -> None:

@@ -44,6 +44,10 @@ _FORMAT = 2  # of what `encode` writes; a member that gets another meaning raise
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _READ_SIZE = 1 << 20  # 1 MiB
+_NO_PADDING = (
+    "it is cut short, or was written by a tool that leaves out the padding behind the last entry, as `umoci insert`"
+    " does: write the layer anew with another tool"
+)
 _KINDS: dict[bytes, Kind] = {
     b"\0": "file",
     b"0": "file",
@@ -264,18 +268,18 @@ class TarReader:
         padded = size + -size % _BLOCK
         data = self._stream.read(padded)
         if len(data) < padded:
-            self._fail("truncated in an entry")
+            self._fail("truncated in an entry", _NO_PADDING)
         return data[:size]
 
     def _skip(self, size: int) -> None:
         while size > 0:
             chunk = self._stream.read(min(size, _READ_SIZE))
             if not chunk:
-                self._fail("truncated in an entry")
+                self._fail("truncated in an entry", _NO_PADDING)
             size -= len(chunk)
 
-    def _fail(self, why: str) -> NoReturn:
-        raise BaseImageError(f"{self._what} is not a usable tar archive: {why}")
+    def _fail(self, why: str, hint: str | None = None) -> NoReturn:
+        raise BaseImageError(f"{self._what} is not a usable tar archive: {why}", hint)
 
 
 class _Tapped(io.RawIOBase):

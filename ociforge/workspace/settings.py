@@ -1,7 +1,8 @@
 """`[tool.ociforge]`: how a workspace's images are made.
 
-The top-level keys hold for every image; `[tool.ociforge.images.NAME]` changes them for one. Options of the
-command line beat both and are held to the same rules.
+The top-level keys hold for every image; `[tool.ociforge.images.NAME]` changes them for one. Either may have
+`platform."linux/arm64"`, which changes what stands beside it on that platform. Options of the command line beat all
+and are held to the same rules.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from layers.errors import CodecError
-from ociforge.errors import WorkspaceError
+from ociforge.errors import BuildError, WorkspaceError
+from ociforge.network import Mirrors
+from ociforge.platform import Platform
+from ociforge.workspace.mirrors import read_mirrors
 from ociforge.workspace.reading import Findings, Table, describe, show, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ociforge.workspace.manifest import Manifest
 
@@ -48,6 +52,9 @@ _CODEC: Final = re.compile(r"(?:none|gzip|zstd)(?::[0-9]{1,4})?")  # whether the
 _REFERENCE: Final = re.compile(r"\$(\{?)([A-Za-z_][A-Za-z0-9_]*)")  # to another variable, in a shell's manner
 _DURATION_PART: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(h|ms|m|s)")
 _UNITS: Final = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}  # milliseconds
+_STRIP: Final = ("static-libraries", "js-maps")
+_STRIPS: Final = ("static-libraries", "js-maps", "headers", "tests", "docs", "conda-meta")
+_BYTECODE: Final = ("none", "unchecked-hash")
 _TESTS: Final = ("CMD", "CMD-SHELL", "NONE")  # how docker's form of a health check begins
 _SIGNALS: Final = (
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
@@ -96,7 +103,8 @@ class ImageSettings:
     `prefix` and `workdir` are absolute and normalised, `expose` items look like `8000/tcp`, `user` is numeric.
     `entrypoint` None means the generated one; `cmd` None that there is no default command (`task.resolve_command` looks
     up one that is a task's). `editable` keeps packages of the workspace that the manifest has as editable pointing to
-    the code below `workdir`.
+    the code below `workdir`. `strip` names, sorted, what of packages is left out (`ociforge.strip`); `bytecode` is what
+    Python sources without bytecode get.
     """
 
     environment: str
@@ -118,31 +126,54 @@ class ImageSettings:
     layers: int = _LAYERS
     compression: str = _COMPRESSION
     editable: bool = False
+    strip: tuple[str, ...] = tuple(sorted(_STRIP))
+    bytecode: str = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a workspace: what is common, and what each named image changes. Values are validated."""
+    """The settings of a workspace: what is common, and what each named image changes. Values are validated.
+
+    `platforms` are what changes on a platform, by the image's name (None: what is common) and the platform.
+    """
 
     common: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     environments: tuple[str, ...] = ("default",)
+    platforms: Mapping[tuple[str | None, Platform], Mapping[str, Any]] = field(default_factory=dict)
+    mirrors: Mirrors = field(default_factory=Mirrors)
 
-    def image(self, name: str | None = None, overrides: Mapping[str, object] | None = None) -> ImageSettings:
-        """The settings of one image; None is the one that the top-level keys describe.
+    def image(
+        self,
+        name: str | None = None,
+        overrides: Mapping[str, object] | None = None,
+        *,
+        platform: Platform | None = None,
+    ) -> ImageSettings:
+        """The settings of one image; None is the one that the top-level keys describe. Those that hold for `platform`
+        alone count when it is given.
 
         `overrides` come from the command line: keys and values as in the file (`stop-signal`, `expose`, …),
         None where an option is absent. Raises WorkspaceError for an unknown image or a wrong value.
         """
         if name is not None and name not in self.images:
             listed = ", ".join(f"`{known}`" for known in self.images) or "none"
-            raise WorkspaceError(f"there is no image `{name}` in `[tool.ociforge.images]`: found {listed}")
+            hint = None if self.images else "leave out `--image`: `[tool.ociforge]` describes the only image"
+            raise WorkspaceError(f"there is no image `{name}` in `[tool.ociforge.images]`: found {listed}", hint)
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         findings = Findings("the options")
         above = _read_image(Table(given, (), findings), self.environments)
         findings.settle("see `ociforge build --help`")
-        below = self.images.get(name, {}) if name is not None else {}
-        return _complete(name, _merge(_merge(self.common, below), above))
+        merged: Mapping[str, Any] = {}
+        for values in (*self._said(None, platform), *(() if name is None else self._said(name, platform)), above):
+            merged = _merge(merged, values)
+        return _complete(name, merged)
+
+    def _said(self, name: str | None, platform: Platform | None) -> Iterator[Mapping[str, Any]]:
+        """What is said of an image everywhere, and on a platform."""
+        yield self.common if name is None else self.images[name]
+        if platform is not None:
+            yield self.platforms.get((name, platform), {})
 
 
 def read_settings(manifest: Manifest) -> Settings:
@@ -155,16 +186,20 @@ def read_settings(manifest: Manifest) -> Settings:
     table = Table(raw, ("tool", "ociforge"), findings)
     names = tuple(manifest.environments)
     images = {}
+    platforms: dict[tuple[str | None, Platform], Mapping[str, Any]] = {}
     for name, inner in table.tables("images"):
         if not _IMAGE_NAME.fullmatch(name):
             inner.findings.add(inner.crumb, "no image name: lower case letters, digits and `.`, `_`, `-` between them")
+        platforms |= {(name, platform): values for platform, values in _read_platforms(inner)}
         images[name] = _read_image(inner, names)
+    platforms |= {(None, platform): values for platform, values in _read_platforms(table)}
+    mirrors = read_mirrors(table)
     common = _read_image(table, names)
     findings.settle("ociforge's README lists the keys of `[tool.ociforge]` and what they may be")
-    settings = Settings(common=common, images=images, environments=names)
-    settings.image()
-    for name in images:
-        settings.image(name)
+    settings = Settings(common=common, images=images, environments=names, platforms=platforms, mirrors=mirrors)
+    for wanted in (None, *images):
+        for platform in dict.fromkeys([None, *(platform for _, platform in platforms)]):
+            settings.image(wanted, platform=platform)
     return settings
 
 
@@ -201,13 +236,32 @@ def _complete(name: str | None, values: Mapping[str, Any]) -> ImageSettings:
 
 
 def _read_image(table: Table, environments: tuple[str, ...]) -> dict[str, Any]:
-    """The keys of one image that are there and right; the others are noted."""
+    """The keys of one image that are there and right; the others are noted. Without `environments` that key is let
+    be.
+    """
     found = {key: value for key, read in _READERS.items() if key in table and (value := read(table, key)) is not None}
-    if "environment" in table:
+    if "environment" in table and environments:
         found["environment"] = table.choice("environment", environments)
     table.ignore(*_READERS, "environment")
     table.finish()
     return found
+
+
+def _read_platforms(table: Table) -> Iterator[tuple[Platform, dict[str, Any]]]:
+    """What holds on some platforms alone: every key of an image but its environment."""
+    seen: dict[Platform, str] = {}
+    for text, inner in table.tables("platform"):
+        try:
+            platform = Platform.parse(text)
+        except BuildError as error:
+            inner.findings.add(inner.crumb, f"{error.message}: {error.hint}")
+            continue
+        if platform in seen:
+            inner.findings.add(inner.crumb, f"this is the platform of `{seen[platform]}`, too")
+        seen[platform] = text
+        if "environment" in inner:
+            inner.wrong("environment", "an image has one environment, on all of its platforms")
+        yield platform, _read_image(inner, ())
 
 
 # --- one reader per key: the validated value, or None when it is wrong and noted
@@ -426,6 +480,19 @@ def _compression(table: Table, key: str) -> str | None:
     return text
 
 
+def _strip(table: Table, key: str) -> tuple[str, ...] | None:
+    names = table.texts(key)
+    for index, name in enumerate(names or ()):
+        if name not in _STRIPS:
+            listed = ", ".join(f"`{known}`" for known in _STRIPS)
+            table.findings.add(table.at(key, index), f"expected one of {listed}, got {describe(name)}")
+    return None if names is None else tuple(sorted(set(names)))
+
+
+def _bytecode(table: Table, key: str) -> str | None:
+    return table.choice(key, _BYTECODE)
+
+
 _READERS: Final[dict[str, Callable[[Table, str], Any]]] = {
     "base": _base,
     "prefix": _prefix,
@@ -444,4 +511,6 @@ _READERS: Final[dict[str, Callable[[Table, str], Any]]] = {
     "layers": _layers,
     "compression": _compression,
     "editable": Table.flag,
+    "strip": _strip,
+    "bytecode": _bytecode,
 }

@@ -16,16 +16,17 @@ import zstandard
 from layers.compress import Codec
 from layers.digest import Digest
 from layers.entry import Bytes, Directory, File
-from ociforge.base import Base, load, rootfs, scratch
+from ociforge import base as images
+from ociforge.base import Base, rootfs, scratch
 from ociforge.base import image as image_module
-from ociforge.errors import BaseImageError, ImageError, TransportError
+from ociforge.errors import BaseImageError, ImageError, PlatformError, TransportError
 from ociforge.events import BlobDone, BlobStarted, Event
 from ociforge.oci.blob import VerifiedReader
 from ociforge.oci.descriptor import CONFIG, DOCKER_MANIFEST, MANIFEST, Descriptor, canonical_json, parse_json
 from ociforge.platform import Platform
 from ociforge.store import Store
 from ociforge.transports import source as source_of
-from tests.support.bases import tar_of, tiny_image
+from tests.support.bases import Member, tar_of, tiny_image
 from tests.support.images import HandmadeImage, write_docker_archive, write_layout, write_oci_archive
 from tests.support.memory import MemorySource, index_of, keep, sample_image
 
@@ -34,10 +35,19 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from ociforge.transports.base import Source
+
 AMD64 = Platform.parse("linux/amd64")
 ARM64 = Platform.parse("linux/arm64")
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 GZIP = Codec.parse("gzip")
+
+
+def load(source: Source, *, platform: Platform, store: Store, **options: Any) -> Base:
+    """The base with its paths looked at, as a build that has something to do does."""
+    base = images.load(source, platform=platform, store=store, **options)
+    assert base.tree is base.tree
+    return base
 
 
 @pytest.fixture
@@ -178,6 +188,16 @@ def test_an_index_that_lies_about_the_platform_is_refused(store: Store) -> None:
     assert caught.value.message == (
         "base image: its index calls it `linux/arm64`, its configuration is for `linux/amd64`"
     )
+
+
+def test_layers_are_not_read_before_their_paths_are_asked_for(store: Store) -> None:
+    source = sample_image()
+    base = images.load(source, platform=AMD64, store=store)
+    layers = {layer.digest for layer in base.layers}
+    assert base.identity == images.load(source, platform=AMD64, store=store).identity
+    assert layers.isdisjoint(source.opened)
+    assert base.tree is not None
+    assert layers <= set(source.opened)
 
 
 def test_nothing_is_read_twice(store: Store) -> None:
@@ -435,6 +455,15 @@ def test_any_other_rootfs_is_compressed_by_the_codec(store: Store, tmp_path: Pat
     assert b"".join(Codec.parse(codec).compress([ROOTFS])) == written(base)[0]
     assert base.config.diff_ids == (Digest.of(ROOTFS),)
     assert paths(base) == ["bin", "usr", "usr/bin", "usr/bin/sh"]
+
+
+def test_a_rootfs_of_another_machine(store: Store, tmp_path: Path) -> None:
+    loader: dict[str, Member] = {"./lib": 0o755, "./lib/ld-linux-aarch64.so.1": b"\x7fELF"}
+    with pytest.raises(PlatformError) as caught:
+        built(tar_of(loader), store, tmp_path)
+    path = tmp_path / "rootfs.tar"
+    assert caught.value.message == f"rootfs `{path}`: it is for `linux/arm64`, not for `linux/amd64`"
+    assert rootfs(path, platform=Platform.parse("linux/arm64"), store=store, codec=GZIP).tree.lookup("lib") is not None
 
 
 def test_a_rootfs_has_a_plain_configuration(store: Store, tmp_path: Path) -> None:

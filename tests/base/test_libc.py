@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ociforge.base.image import Base, scratch
-from ociforge.base.libc import Libc, check_base, libc
+from ociforge.base.libc import Libc, architectures, check_base, libc
 from ociforge.base.listing import decode, encode, read_layer
 from ociforge.base.overlay import merge
 from ociforge.base.tree import Tree
@@ -91,6 +91,25 @@ def test_the_c_library_of_a_tree(found: Tree, expected: Libc | None) -> None:
     assert libc(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (tree(BOOKWORM), {"amd64"}),
+        (tree(JAMMY_ARM), {"arm64"}),
+        (tree(FEDORA_ARM), {"arm64"}),
+        (tree(ALPINE), {"amd64"}),
+        (tree("lib/ lib/ld-musl-aarch64.so.1 lib64/ lib64/ld-linux-x86-64.so.2"), {"amd64", "arm64"}),
+        (tree("lib64/ lib64/ld64.so.2"), {"ppc64le"}),
+        (tree("lib/ lib/ld64.so.1"), {"s390x"}),
+        (tree("lib/ lib/ld-linux-riscv64-lp64d.so.1"), {"riscv64"}),
+        (tree("lib/ lib/ld-musl-riscv64.so.1"), {"riscv64"}),
+        (tree("etc/ etc/passwd"), set()),
+    ],
+)
+def test_the_machines_of_a_tree(found: Tree, expected: set[str]) -> None:
+    assert architectures(found) == expected
+
+
 def test_a_c_library_in_words() -> None:
     assert [str(found) for found in (GLIBC_236, UNKNOWN, MUSL)] == ["glibc 2.36", "glibc", "musl"]
 
@@ -129,7 +148,7 @@ def test_a_library_without_a_banner_keeps_no_text() -> None:
 
 
 def base(found: Tree, name: str | None = "docker.io/library/debian:12") -> Base:
-    return replace(scratch(Platform.parse("linux/amd64")), tree=found, name=name)
+    return replace(scratch(Platform.parse("linux/amd64")), list_paths=lambda: found, name=name)
 
 
 @pytest.mark.parametrize(

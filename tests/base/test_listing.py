@@ -200,6 +200,12 @@ def pax(record: bytes) -> bytes:
     return patched(header, 156, b"x")[:512] + record.ljust(512, b"\0") + ONE
 
 
+def test_a_layer_without_padding_is_explained() -> None:
+    with pytest.raises(BaseImageError, match="truncated in an entry") as caught:
+        read_layer(io.BytesIO(ONE[: 512 + 1]), "layer")
+    assert "`umoci insert`" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ociforge.errors import WorkspaceError
+from ociforge.platform import Platform
 from ociforge.workspace.settings import (
     DEFAULT_BASE,
     FileRules,
@@ -97,6 +99,52 @@ def test_named_images_change_the_common_keys(tmp_path: Path) -> None:
     assert found.image().env == {"A": "1", "B": "1"}
     with pytest.raises(WorkspaceError, match=r"^there is no image `api` in `\[tool.ociforge.images\]`: found `web`$"):
         found.image("api")
+    with pytest.raises(WorkspaceError, match=r"found none$") as caught:
+        settings(tmp_path, "").image("api")
+    assert str(caught.value.hint).startswith("leave out `--image`")
+
+
+AMD64, ARM64 = Platform.parse("linux/amd64"), Platform.parse("linux/arm64")
+
+
+def test_platforms_change_what_stands_beside_them(tmp_path: Path) -> None:
+    """An image's own words beat what is common, on every platform; options beat all."""
+    text = """\
+cmd = ["a"]
+base = "oci:common"
+env = { A = "1", B = "1" }
+[tool.ociforge.platform."linux/arm64"]
+base = "oci:common-arm"
+layers = 3
+env = { B = "2" }
+[tool.ociforge.images.web]
+base = "oci:web"
+[tool.ociforge.images.web.platform."linux/arm64/v8"]
+cmd = ["b"]
+env = { C = "3" }
+[tool.ociforge.images.api]
+environment = "prod"
+"""
+    found = settings(tmp_path, text)
+    plain, other, arm = (found.image(platform=platform) for platform in (None, AMD64, ARM64))
+    assert plain == other
+    assert (plain.base, plain.layers, plain.env) == ("oci:common", 40, {"A": "1", "B": "1"})
+    assert (arm.base, arm.layers, arm.env) == ("oci:common-arm", 3, {"A": "1", "B": "2"})
+    web, web_arm = (found.image("web", platform=platform) for platform in (AMD64, ARM64))
+    assert (web.base, web.cmd, web.layers) == ("oci:web", ("a",), 40)
+    assert (web_arm.base, web_arm.cmd, web_arm.layers) == ("oci:web", ("b",), 3)
+    assert web_arm.env == {"A": "1", "B": "2", "C": "3"}
+    assert found.image("api", platform=ARM64).prefix == "/app/.pixi/envs/prod"
+    assert found.image("web", {"base": "scratch", "env": {"C": "4"}}, platform=ARM64) == replace(
+        web_arm, base="scratch", env={"A": "1", "B": "2", "C": "4"}
+    )
+
+
+def test_what_does_not_go_together_on_one_platform(tmp_path: Path) -> None:
+    message = "the image's `workdir` `/opt/e/x` lies in its `prefix` `/opt/e`"
+    assert (
+        failure(tmp_path, "workdir = '/opt/e/x'\n[tool.ociforge.platform.'linux/arm64']\nprefix = '/opt/e'") == message
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,6 +235,32 @@ PLAIN = "x"
             "tool.ociforge.environment",
             "expected one of `default`, `prod`, got `prd`: did you mean `prod`?",
         ),
+        (
+            "[tool.ociforge.platform.'linux/arm64']\nenvironment = 'prod'",
+            'tool.ociforge.platform."linux/arm64".environment',
+            "an image has one environment, on all of its platforms",
+        ),
+        (
+            "[tool.ociforge.images.web.platform.'linux/arm64']\nbas = 'x'",
+            'tool.ociforge.images.web.platform."linux/arm64".bas',
+            "unknown key: did you mean `base`?",
+        ),
+        (
+            "[tool.ociforge.platform.'linux/arm64'.platform.'linux/amd64']\nbase = 'x'",
+            'tool.ociforge.platform."linux/arm64".platform',
+            "unknown key",
+        ),
+        (
+            "[tool.ociforge.platform.linux-aarch64]",
+            "tool.ociforge.platform.linux-aarch64",
+            "unknown platform: `linux-aarch64`: did you mean `linux/arm64`?",
+        ),
+        (
+            "[tool.ociforge.platform]\n'linux/arm64' = {}\n'linux/arm64/v8' = {}",
+            'tool.ociforge.platform."linux/arm64/v8"',
+            "this is the platform of `linux/arm64`, too",
+        ),
+        ("platform = 'linux/arm64'", "tool.ociforge.platform", "expected a table, got string `linux/arm64`"),
         ("base = 'a b'", "tool.ociforge.base", "string `a b` is no image: white space"),
         ("base = ''", "tool.ociforge.base", "expected a string that is not empty"),
         ("prefix = 'env'", "tool.ociforge.prefix", "expected an absolute path, got string `env`"),

@@ -1,0 +1,191 @@
+"""Bundles to read: a file, or whatever other place artifacts can be copied to."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from layers.digest import Digest
+from layers.errors import DigestError
+from ociforge.bundle.manifest import ARTIFACT_TYPE, EMPTY, BundleManifest
+from ociforge.bundle.write import SINCE
+from ociforge.errors import ForgeError, ImageError, TransportError
+from ociforge.oci.blob import VerifiedReader, read_document
+from ociforge.oci.descriptor import MANIFEST, MANIFEST_TYPES, MAX_MANIFEST_SIZE
+from ociforge.transports.layout import check_layout
+from ociforge.transports.naming import entries_of
+from ociforge.transports.tarball import Tarball
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from ociforge.bundle.manifest import Item
+    from ociforge.oci.descriptor import Descriptor
+    from ociforge.transports.base import Source
+
+__all__ = ["BundleFile", "Offer", "open_bundle", "read_bundle"]
+
+_BLOBS = "blobs/sha256/"
+_KNOWN = ("index.json", "manifest.json", "oci-layout")  # what those who copy archives may write
+_AGAIN = "copy the bundle again, or make a new one with `ociforge bundle create`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A bundle that has been opened: its manifest is verified, its files are not yet.
+
+    `held` are the blobs that are here, None where only asking for one tells. `strays` are members of the file that
+    belong to nothing in the bundle. `since` names the bundle that has what is not here.
+    """
+
+    where: str
+    source: Source
+    root: Descriptor
+    manifest: BundleManifest
+    held: frozenset[Digest] | None = None
+    strays: tuple[str, ...] = ()
+    since: Digest | None = None
+
+    def has(self, item: Item) -> bool:
+        return self.held is None or item.digest in self.held
+
+    def open(self, item: Item) -> BinaryIO:
+        """A stream of the file, verified while it is read; the caller closes it."""
+        return self.source.open(item.descriptor)
+
+    def read(self, item: Item) -> bytes:
+        """All of a small file, verified. Raises ImageError or TransportError."""
+        return read_document(self.open(item), item.descriptor, limit=256 << 20)  # 256 MiB: as much as a lock may have
+
+
+class BundleFile:
+    """The tar of a layout with a bundle in it, as a Source; the headers are read at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises TransportError for what cannot be read, or was cut off: then with what is missing, by name."""
+        self._where = str(path)
+        try:
+            self._tar = Tarball(path)
+        except TransportError as error:
+            raise _cut_off(path) or error from None
+        layout, index = self._tar.find("oci-layout"), self._tar.find("index.json")
+        if layout is None or index is None:
+            raise TransportError(f"`{path}` is no bundle: it has no `oci-layout` and `index.json`", _AGAIN)
+        check_layout(self._tar.read(layout, MAX_MANIFEST_SIZE), self._where)
+        self._entry = _entry(self._tar.read(index, MAX_MANIFEST_SIZE), self._where)
+
+    def root(self) -> Descriptor:
+        return self._entry
+
+    def origin(self, descriptor: Descriptor) -> None:
+        return None
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        span = self._tar.find(f"{_BLOBS}{descriptor.digest.hex}")
+        if span is None:
+            raise TransportError(f"`{self._where}` has no blob `{descriptor.digest}`", _AGAIN)
+        return VerifiedReader(self._tar.open(span), descriptor)
+
+    @property
+    def since(self) -> Digest | None:
+        text = self._entry.annotations.get(SINCE)
+        try:
+            return None if text is None else Digest.parse(text)
+        except DigestError as error:
+            raise TransportError(f"`{self._where}`: `{SINCE}`: {error}", _AGAIN) from error
+
+    def blobs(self) -> frozenset[Digest]:
+        """The digests that members are named by."""
+        return frozenset(digest for name in self._tar if (digest := _digest(name)) is not None)
+
+    def others(self) -> tuple[str, ...]:
+        """Members that are neither blobs nor of a layout."""
+        return tuple(sorted(name for name in self._tar if name not in _KNOWN and _digest(name) is None))
+
+
+def open_bundle(path: Path) -> Offer:
+    """Open a bundle's file. Raises TransportError for one that is damaged as far as that shows without reading all."""
+    file = BundleFile(path)
+    offer = read_bundle(file, str(path))
+    named = {offer.root.digest, EMPTY.digest, *(item.digest for item in offer.manifest.items)}
+    held = file.blobs()
+    strays = [f"{_BLOBS}{digest.hex}" for digest in sorted(held - named)]
+    return Offer(
+        where=offer.where,
+        source=file,
+        root=offer.root,
+        manifest=offer.manifest,
+        held=held,
+        strays=(*strays, *file.others()),
+        since=file.since,
+    )
+
+
+def read_bundle(source: Source, where: str) -> Offer:
+    """The bundle that `source`, a registry or a layout, has under the name it was asked for; `where` is for messages.
+
+    Raises TransportError for what is none.
+    """
+    root = source.root()
+    if root.media_type not in MANIFEST_TYPES:
+        raise TransportError(
+            f"`{where}` is no bundle, but `{root.media_type}`", "make one with `ociforge bundle create`"
+        )
+    try:
+        data = read_document(source.open(root), root)
+    except ImageError as error:
+        raise TransportError(f"`{where}`: the bundle's manifest is damaged: {error.message}", _AGAIN) from error
+    return Offer(where=where, source=source, root=root, manifest=BundleManifest.parse(data, where))
+
+
+def _entry(index: bytes, where: str) -> Descriptor:
+    """The bundle among what `index.json` lists: what says that it is one, else the only one."""
+    entries = entries_of(index, where)
+    found = [e for e in entries if e.artifact_type == ARTIFACT_TYPE and e.media_type == MANIFEST] or list(entries)
+    if len(found) != 1:
+        raise TransportError(f"`{where}` is no bundle: `index.json` lists {len(found)} images", _AGAIN)
+    return found[0]
+
+
+def _digest(name: str) -> Digest | None:
+    try:
+        return Digest(name.removeprefix(_BLOBS)) if name.startswith(_BLOBS) else None
+    except DigestError:
+        return None
+
+
+def _cut_off(path: Path) -> TransportError | None:
+    """What a file that ends too early has lost; None when that cannot be told."""
+    try:
+        whole = _whole_members(path)
+        with path.open("rb") as stream:
+            entry = _entry(_part(stream, whole["index.json"]), str(path))
+            manifest = BundleManifest.parse(_part(stream, whole[f"{_BLOBS}{entry.digest.hex}"]), str(path))
+    except (OSError, KeyError, ForgeError):
+        return None
+    lost = [item for item in manifest.items if f"{_BLOBS}{item.digest.hex}" not in whole]
+    if SINCE in entry.annotations or not lost:
+        return TransportError(f"`{path}` is not a whole bundle: it was cut off", _AGAIN)
+    return TransportError.collect([f"`{path}` was cut off: it lacks the {item}" for item in lost], _AGAIN)
+
+
+def _whole_members(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of the members that are there to their end, by name."""
+    found: dict[str, tuple[int, int]] = {}
+    end = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.offset_data + member.size <= end:
+                    found[member.name] = member.offset_data, member.size
+    except (tarfile.TarError, ValueError, OverflowError, EOFError):
+        pass  # where it was cut off
+    return found
+
+
+def _part(stream: BinaryIO, span: tuple[int, int]) -> bytes:
+    offset, size = span
+    stream.seek(offset)
+    return stream.read(min(size, MAX_MANIFEST_SIZE))
