@@ -6,7 +6,9 @@ ociforge; 130 interrupted (SIGINT or SIGTERM).
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import re
 import signal
 import sys
 import traceback
@@ -16,7 +18,7 @@ import click
 
 from layers.errors import LayerError
 from ociforge import __version__
-from ociforge.cli.console import styled
+from ociforge.cli.console import escaped, styled
 from ociforge.errors import ForgeError
 
 if TYPE_CHECKING:
@@ -32,7 +34,22 @@ INTERRUPTED = 130
 class _Verbs(click.Group):
     """A group whose verbs live in modules of the same name, imported when asked for."""
 
-    _names = ("build", "check", "demo", "lock", "push")
+    _names = (
+        "build",
+        "bundle",
+        "cache",
+        "check",
+        "demo",
+        "fetch",
+        "inspect",
+        "lock",
+        "login",
+        "logout",
+        "plan",
+        "push",
+        "rebase",
+        "verify",
+    )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._names)
@@ -55,7 +72,12 @@ def cli() -> None:
     ociforge build -e prod --push HOST/TEAM/APP:1  build the workspace and push it
     ociforge lock                                  solve the environments and pin the base images
     ociforge check                                 does pixi.lock fit the manifest?
+    ociforge fetch                                 get what a build needs; then: ociforge build --offline
+    ociforge login HOST -u USER                    keep a credential for a registry
     ociforge push oci:app docker://HOST/TEAM/APP:1 copy an image between two places
+    ociforge rebase docker://HOST/TEAM/APP:1 --base docker://debian:12 --push HOST/TEAM/APP:1
+                                                   put a newer base image under an image
+    ociforge inspect docker://HOST/TEAM/APP:1      what is in an image?
 
     Exit codes: 0 done, 1 something you can put right, 2 wrong usage, 70 a bug in ociforge, 130 interrupted.
     """
@@ -69,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        return _usage(error)
+        return _usage(error, arguments)
     except ForgeError as error:
         _report(error.message, error.hint)
         return error.exit_code
@@ -97,17 +119,34 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     handler(signal.SIGINT, frame)
 
 
-def _usage(error: click.ClickException) -> int:
-    context = getattr(error, "ctx", None)
-    hint = f"see `{context.command_path if context is not None else 'ociforge'} --help`"
+def _usage(error: click.ClickException, arguments: Sequence[str]) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message())
         return error.exit_code
-    text = error.message if isinstance(error, click.exceptions.NoSuchOption) else error.format_message()
-    if near := getattr(error, "possibilities", None):
+    context = getattr(error, "ctx", None) or _asked(arguments)  # click does not say whose option lacks its value
+    hint = f"see `{context.command_path} --help`"
+    unknown = re.match(r"No such command '(.*?)'", error.message)
+    near = getattr(error, "possibilities", None)
+    if unknown is not None and isinstance(context.command, click.Group):
+        near = difflib.get_close_matches(unknown[1], context.command.list_commands(context))
+    if near:
         hint = f"did you mean {' or '.join(f'`{name}`' for name in near)}?"
+    listed = unknown is not None or isinstance(error, click.exceptions.NoSuchOption)  # click adds what the hint says
+    text = error.message if listed else error.format_message()
     _report((text[:1].lower() + text[1:]).rstrip(".").replace("'", "`"), hint)
     return error.exit_code
+
+
+def _asked(arguments: Sequence[str]) -> click.Context:
+    """The verb that a command line names, as far as there is one."""
+    context = click.Context(cli, info_name="ociforge")
+    for name in arguments:
+        group = context.command
+        inner = group.get_command(context, name) if isinstance(group, click.Group) else None
+        if inner is None:
+            break
+        context = click.Context(inner, parent=context, info_name=name)
+    return context
 
 
 def _operating_system(error: OSError) -> str:
@@ -127,6 +166,6 @@ def _bug(error: Exception, *, verbose: bool) -> int:
 
 
 def _report(message: str, hint: str | None = None) -> None:
-    click.echo(styled("error: ", "red") + message, err=True)
+    click.echo(styled("error: ", "red") + escaped(message, keep="\n"), err=True)
     if hint is not None:
-        click.echo("\n" + styled("hint: ", "cyan") + hint, err=True)
+        click.echo("\n" + styled("hint: ", "cyan") + escaped(hint, keep="\n"), err=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ociforge.errors import BaseImageError, ImageError, ReferenceFormatError
+from ociforge.errors import BaseImageError, ImageError, OfflineError, ReferenceFormatError
 from ociforge.events import StageStarted, Warned
 from ociforge.pins import Pins, Use
 from ociforge.transports import RegistryLocation, parse
+from ociforge.transports.unreachable import UnreachableSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ociforge.transports import Location
     from ociforge.transports.base import Source
 
-__all__ = ["Bases", "is_local"]
+__all__ = ["Bases", "UnpinnedError", "is_local"]
 
 _UNPINNED = "run `ociforge lock`; what only `--base` names can be pinned by `@sha256:…` in its name"
 
@@ -31,6 +32,10 @@ _UNPINNED = "run `ociforge lock`; what only `--base` names can be pinned by `@sh
 def is_local(base: str) -> bool:
     """Whether a base image lies on this machine, where looking costs nothing and names are no promise."""
     return not base.startswith("docker:")
+
+
+class UnpinnedError(OfflineError):
+    """A base image that only its registry could tell, which cannot be asked."""
 
 
 @dataclass
@@ -59,30 +64,46 @@ class Bases:
         return self._digests[key]
 
     def open(self, base: str, platform: Platform, *, store: Store, codec: Codec, map_: OrderedMap = map) -> Base:
-        """The base image to build on. Raises LockError for a pin that is missing or stale, if `strict`."""
+        """The base image to build on. Raises LockError for a pin that is missing or stale, if `strict`, and
+        OfflineError for an image that would have to be pulled where there is no network.
+        """
         from ociforge import base as images
+        from ociforge.base.absent import Absent
 
         if base == "scratch":
             return images.scratch(platform)
+        location = None if base.startswith("rootfs:") else self._location(base)
         self.places.notify(StageStarted(f"reading the base image {base}"))
-        if base.startswith("rootfs:"):
-            self._judge(base, platform, None if self.strict is None else self.digest(base, platform))
+        if location is None:
             path = self.root / base.removeprefix("rootfs:")
+            if (brought := self._brought(base, platform, path, store)) is not None:
+                path = store.path(brought)
+            else:
+                self._judge(base, platform, None if self.strict is None else self.digest(base, platform))
             return images.rootfs(path, platform=platform, store=store, codec=codec, map_=map_)
-        location = self._location(base)
         name = None
         if isinstance(location, RegistryLocation):
             name = str(location.reference)
             pinned = self.pins.find(Use.of(base, platform))
             if pinned is not None and location.reference.digest is None:
                 location = replace(location, reference=replace(location.reference, digest=pinned))
-        source = self.places.source(location)
-        known = location.reference.digest if isinstance(location, RegistryLocation) else None
+            known = location.reference.digest
+        else:
+            known = self._brought(base, platform, location.path, store)
+        is_here = isinstance(location, RegistryLocation) or known is None
+        source = self.places.source(location) if is_here else Absent(base)
+        if isinstance(location, RegistryLocation) and self.places.registry.offline:
+            source = _unreachable(base, platform, location)
         found = images.load(
             source, digest=known, platform=platform, store=store, name=name, notify=self.places.notify, map_=map_
         )
         self._judge(base, platform, found.digest)
         return found
+
+    def _brought(self, base: str, platform: Platform, path: Path, store: Store) -> Digest | None:
+        """The pin of an image that is not at `path`, as its name says, but in the store: a bundle brought it."""
+        pinned = self.pins.find(Use.of(base, platform))
+        return pinned if pinned is not None and not path.exists() and store.has(pinned) else None
 
     def _judge(self, base: str, platform: Platform, digest: Digest | None) -> None:
         use = Use.of(base, platform)
@@ -117,6 +138,14 @@ class Bases:
         if base not in self._sources:
             self._sources[base] = self.places.source(self._location(base))
         return self._sources[base]
+
+
+def _unreachable(base: str, platform: Platform, location: RegistryLocation) -> UnreachableSource:
+    """The image where there is no network: the store must have it. Raises OfflineError when nobody can tell which."""
+    what = f"the base image `{base}` for `{platform}`"
+    if location.reference.digest is None:
+        raise UnpinnedError(f"{what} is not pinned: without a network nobody can tell which one is meant", _UNPINNED)
+    return UnreachableSource(location.reference, what)
 
 
 def _check_platform(base: str, source: Source, root: Descriptor, platform: Platform) -> None:

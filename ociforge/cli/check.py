@@ -14,6 +14,7 @@ __all__ = ["command"]
 
 @click.command("check")
 @click.argument("workspace", type=click.Path(path_type=Path), default=Path(), required=False)
+@options.never_connects
 @options.json_output
 @options.verbosity
 def command(workspace: Path, as_json: bool, quiet: bool, verbose: bool) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ociforge.cli.bases import Bases
     from ociforge.lock import Change, LockResult, Tally
     from ociforge.pins import Pins, Use
+    from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import Workspace
     from ociforge.workspace.lockfile import Lock
 
@@ -31,7 +32,7 @@ _PARTS = ("packages", "bases")
 @click.option(
     "--only", type=click.Choice(_PARTS), help="Lock the packages (pixi.lock) or the base images (ociforge.lock) alone."
 )
-@options.insecure
+@options.registry_options
 @options.workers
 @options.json_output
 @options.verbosity
@@ -39,7 +40,7 @@ def command(
     workspace: Path,
     upgrade: bool,
     only: str | None,
-    insecure: bool,
+    registry: RegistryOptions,
     workers: int,
     as_json: bool,
     quiet: bool,
@@ -59,12 +60,11 @@ def command(
     stdout has one line for each file; what changed is on stderr. A file appears only when all of it is known.
     """
     console = Console.of(quiet=quiet, verbose=verbose)
-    from ociforge.build import ordered_map
     from ociforge.cli.bases import Bases
     from ociforge.cli.places import Places
     from ociforge.events import Warned
+    from ociforge.parallel import ordered_map
     from ociforge.pins import FILE_NAME, Pins
-    from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import load
 
     found = load(workspace)
@@ -74,20 +74,23 @@ def command(
     pins_path = found.root / FILE_NAME
     before = Pins() if upgrade or only == "packages" else Pins.read(pins_path)
     with ordered_map(workers) as map_:
-        result = solve_packages(found, console, map_, upgrade=upgrade) if only != "bases" else None
+        result = (
+            solve_packages(found, console, map_, offline=registry.offline, upgrade=upgrade) if only != "bases" else None
+        )
     if only != "bases":
         if result is not None:
             write_packages(found, result, console)
         lines.append(_line(found.lock_path.name, changed=result is not None))
         document["lock"] = _lock_json(found.lock_path.name, result)
     if only != "packages":
-        places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
+        places = Places(registry, console.notify)
         after = _pins(found, before, Bases(found.root, places), console, upgrade=upgrade)
-        changed = not pins_path.exists() or pins_path.read_bytes() != after.to_bytes()
-        if changed and (after.digests or pins_path.exists()):
+        # Where there is nothing to pin, a file that is there says so, and none is made.
+        there = pins_path.exists()
+        changed = pins_path.read_bytes() != after.to_bytes() if there else bool(after.digests)
+        if changed:
             after.write(pins_path)
-        if after.digests or changed:
-            lines.append(_line(FILE_NAME, changed=changed))
+        lines.append(_line(FILE_NAME, changed=changed) if there or changed else f"{FILE_NAME}: not needed")
         document["bases"] = _pins_json(after, changed=changed)
     console.result(lines, document, as_json=as_json)
 
@@ -100,12 +103,15 @@ def _line(name: str, *, changed: bool) -> str:
 
 
 def solve_packages(
-    workspace: Workspace, console: Console, map_: OrderedMap, *, upgrade: bool = False
+    workspace: Workspace, console: Console, map_: OrderedMap, *, offline: bool, upgrade: bool = False
 ) -> LockResult | None:
-    """What `pixi.lock` is to be, None when it is to stay as it is; `upgrade` keeps nothing that was locked."""
+    """What `pixi.lock` is to be, None when it is to stay as it is; `upgrade` keeps nothing that was locked. `offline`
+    takes what earlier runs have left in caches for all that there is.
+    """
     from datetime import UTC, datetime
 
     from ociforge.cli.fit import examine
+    from ociforge.cli.network import network
     from ociforge.lock import LockRequest, lock
     from ociforge.pypi.fetch import Access, Cache, Fetcher
 
@@ -113,31 +119,23 @@ def solve_packages(
     if previous is not None and not upgrade and examine(workspace, previous).satisfied:
         return None
     store = options.open_store()
-    access = Access(netrc=_netrc())
+    reachable = network(os.environ, workspace.settings.mirrors, offline=offline)
+    access = Access.of(reachable)
     request = LockRequest(
         workspace=workspace,
         previous=previous,
         upgrade=upgrade,
         now=datetime.now(UTC),
         cache=store.root / "repodata",
-        fetcher=Fetcher(Cache(store.archives / "pypi" / "files"), access),  # where builds look for them, too
+        fetcher=Fetcher(Cache(store.archives / "pypi" / "files"), access, console.notify),  # where builds look, too
         access=access,
         environ=os.environ,
+        network=reachable,
         map_=map_,
     )
     result = lock(request, notify=console.notify)
     unchanged = workspace.lock_path.is_file() and workspace.lock_path.read_bytes() == result.text.encode()
     return None if unchanged else result
-
-
-def _netrc() -> Path | None:
-    """Where the user's passwords for indexes may be; None for a user without a home."""
-    if named := os.environ.get("NETRC"):
-        return Path(named)
-    try:
-        return Path.home() / ".netrc"
-    except RuntimeError:
-        return None
 
 
 def write_packages(workspace: Workspace, result: LockResult, console: Console) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ociforge import transports
+from ociforge.cli.platforms import host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from ociforge.events import Notify
     from ociforge.oci.reference import Reference
     from ociforge.transports.auth import CredentialStore
+    from ociforge.transports.auth_file import AuthFile
     from ociforge.transports.base import Destination, NamedSource
     from ociforge.transports.naming import Name
     from ociforge.transports.options import RegistryOptions
 
-__all__ = ["Places"]
+__all__ = ["Places", "credential_store", "own_auth_file"]
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,36 @@ class Places:
 
     @cached_property
     def _credentials(self) -> CredentialStore:
-        from ociforge.transports.auth import CredentialStore
-
-        return CredentialStore.from_environment(os.environ, _home())
+        return credential_store()
 
     def source(self, location: transports.Location) -> NamedSource:
         return transports.source(location, registry=self.registry, credentials=self._credentials, notify=self.notify)
 
     def destination(self, location: transports.Location, names: Sequence[Reference | Name] = ()) -> Destination:
+        """The place; an archive shows the image for this machine to `docker load`, if it gets several."""
         return transports.destination(
-            location, names=names, registry=self.registry, credentials=self._credentials, notify=self.notify
+            location,
+            names=names,
+            platform=host(),
+            registry=self.registry,
+            credentials=self._credentials,
+            notify=self.notify,
         )
+
+
+def credential_store() -> CredentialStore:
+    """Where this user's credentials are looked for."""
+    from ociforge.transports.auth import CredentialStore
+
+    return CredentialStore.from_environment(os.environ, _home())
+
+
+def own_auth_file(named: Path | None) -> AuthFile:
+    """The file to log in to and out of, unless one is `named`."""
+    from ociforge.transports.auth import login_file
+    from ociforge.transports.auth_file import AuthFile
+
+    return AuthFile(path=named or login_file(os.environ, _home()), environ=os.environ)
 
 
 def _home() -> Path:

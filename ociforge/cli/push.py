@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ociforge.cli import options
+from ociforge.cli import options, platforms
 from ociforge.cli.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ociforge.platform import Platform
     from ociforge.transports import Location
     from ociforge.transports.base import NamedSource
     from ociforge.transports.naming import Name
+    from ociforge.transports.options import RegistryOptions
 
 __all__ = ["command"]
 
@@ -22,14 +24,16 @@ __all__ = ["command"]
 @click.command("push")
 @click.argument("source")
 @click.argument("destinations", metavar="DESTINATION...", nargs=-1, required=True)
-@options.insecure
-@options.workers
+@platforms.one_platform
+@options.registry_options
+@options.transfers
 @options.json_output
 @options.verbosity
 def command(
     source: str,
     destinations: tuple[str, ...],
-    insecure: bool,
+    platform: Platform | None,
+    registry: RegistryOptions,
     workers: int,
     as_json: bool,
     quiet: bool,
@@ -37,8 +41,8 @@ def command(
 ) -> None:
     """Copy the image or image index SOURCE to each DESTINATION.
 
-    Nothing is repacked: digests stay. What a destination holds already is not sent again, and blobs of another
-    repository on the same registry are mounted.
+    Nothing is repacked: digests stay. Of an index all images are copied, unless --platform chooses one. What a
+    destination holds already is not sent again, and blobs of another repository on the same registry are mounted.
 
     \b
     docker://HOST/REPOSITORY:TAG    a registry
@@ -51,15 +55,18 @@ def command(
     The name and digest of every copy go to stdout, one line each.
     """
     console = Console.of(quiet=quiet, verbose=verbose)
-    from ociforge.build import ordered_map
     from ociforge.cli.places import Places
     from ociforge.cli.report import published_json, send
-    from ociforge.transports import parse
-    from ociforge.transports.options import RegistryOptions
+    from ociforge.parallel import ordered_map
+    from ociforge.transports import RegistryLocation, parse
+    from ociforge.transports.files import check_parent
 
-    places = Places(RegistryOptions(insecure=insecure, workers=workers), console.notify)
+    places = Places(registry, console.notify)
     wanted = [parse(text) for text in destinations]
-    origin = places.source(parse(source))
+    for target in wanted:
+        if not isinstance(target, RegistryLocation):  # before the first is written, though it is another's
+            check_parent(target.path.absolute(), f"writing `{target}`")
+    origin = platforms.select(places.source(parse(source)), platform)
     targets = [places.destination(location, _names(origin, location)) for location in wanted]
     with ordered_map(workers) as map_:
         copies = [send(origin, target, map_, console) for target in targets]

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from layers.compress import OrderedMap
     from ociforge.built import Built, BuiltLayer
     from ociforge.cli.console import Console
-    from ociforge.publish import Published
+    from ociforge.publish import Published, Transfer
     from ociforge.transports.base import Destination, Outcome, Source
 
-__all__ = ["built_json", "layers_line", "published_json", "send"]
+__all__ = ["built_json", "layers_line", "published_json", "send", "tell"]
 
 _WORDS: Mapping[Outcome, str] = {"exists": "there already", "mounted": "mounted", "uploaded": "written"}
 
@@ -25,13 +25,18 @@ def send(source: Source, destination: Destination, map_: OrderedMap, console: Co
     from ociforge.publish import publish
 
     published = publish(source, destination, map_=map_, notify=console.notify)
+    tell(published, console)
+    return published
+
+
+def tell(published: Published, console: Console) -> None:
+    """Say in one line what became of the blobs."""
     parts = [
         f"{tally.count} {_WORDS[outcome]} ({megabytes(tally.size)})"
         for outcome, tally in published.blobs.items()
         if tally.count
     ]
     console.say(f"{published.name}: blobs: {', '.join(parts) or 'none'}")
-    return published
 
 
 def layers_line(layers: Sequence[BuiltLayer]) -> str:
@@ -42,14 +47,27 @@ def layers_line(layers: Sequence[BuiltLayer]) -> str:
 
 
 def published_json(published: Published) -> dict[str, Any]:
-    """What `--json` says of a copy; sizes in bytes."""
+    """What `--json` says of a copy; sizes in bytes. The README documents it."""
     return {
         "name": published.name,
         "digest": str(published.descriptor.digest),
         "mediaType": published.descriptor.media_type,
+        "sent": published.sent,
         "blobs": {
             outcome: {"count": tally.count, "size": tally.size} for outcome, tally in sorted(published.blobs.items())
         },
+        "transfers": [_transfer_json(transfer) for transfer in published.transfers],
+    }
+
+
+def _transfer_json(transfer: Transfer) -> dict[str, Any]:
+    return {
+        "digest": str(transfer.descriptor.digest),
+        "mediaType": transfer.descriptor.media_type,
+        "size": transfer.descriptor.size,
+        "kind": transfer.kind,
+        "outcome": transfer.outcome,
+        "sent": transfer.sent,
     }
 
 

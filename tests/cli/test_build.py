@@ -70,8 +70,9 @@ class TestOutput:
         done = forge("build", made.root, "--base", base)
         assert done.out.startswith("sha256:")
         assert done.out.count("\n") == 1
-        stages = f"reading the base image {base}\nlinking 6 packages\npacking 8 layers\n"
-        assert re.fullmatch(rf"{re.escape(stages)}8 layers: 0 reused, 8 made \([\d.]+ kB\)\n", done.err)
+        stages = f"reading the base image {base}\nreading what is in 6 packages\npacking 8 of 8 layers\n"
+        said = re.sub(r"  (?:blob|layer) sha256:.+ (?:downloaded|made)(?:: .+)?\n", "", done.err)
+        assert re.fullmatch(rf"{re.escape(stages)}8 layers: 0 reused, 8 made \([\d.]+ kB\)\n", said)
 
     def test_quiet(self, forge: Forge, tiny: Tiny, base: str, tmp_path: Path) -> None:
         """Not even warnings; errors are another matter."""
@@ -87,7 +88,7 @@ class TestOutput:
         assert len(layers) == 8
         assert {line.split(": ")[-1] for line in layers} >= {"environment", "tool 2.1", "application"}
         assert all(" made: " in line for line in layers)
-        assert sum(line.startswith("  blob ") and line.endswith(" uploaded") for line in lines) == 11
+        assert sum(line.startswith("  blob ") and " uploaded" in line for line in lines) == 11
 
     def test_json(self, forge: Forge, made: Tiny, base: str, tmp_path: Path) -> None:
         target = f"oci:{tmp_path}/layout:1"
@@ -164,7 +165,9 @@ class TestSettings:
             "WorkingDir": "/app",
         }
         assert image.manifest["annotations"] == {
-            "dev.ociforge.format": "1",
+            "dev.ociforge.format": "2",
+            "dev.ociforge.glibc": "2.28",
+            "dev.ociforge.key": image.manifest["annotations"]["dev.ociforge.key"],
             "org.opencontainers.image.base.digest": layout_digest(base),
             "org.opencontainers.image.title": "tiny",
             "org.opencontainers.image.version": "0.1.0",
@@ -235,7 +238,9 @@ compression = "zstd:3"
         assert (variables["LANG"], variables["NEW"]) == ("de_DE.UTF-8", "a b$")
         assert variables["PATH"] == f"/opt/env/bin:{PATH}"
         assert image.manifest["annotations"] == {
-            "dev.ociforge.format": "1",
+            "dev.ociforge.format": "2",
+            "dev.ociforge.glibc": "2.28",
+            "dev.ociforge.key": image.manifest["annotations"]["dev.ociforge.key"],
             "org.opencontainers.image.base.digest": layout_digest(base),
             "note": "x",
             "org.opencontainers.image.title": "other",
@@ -402,8 +407,7 @@ class TestStore:
         assert set(first.values()) == {"made"}
         (tiny.root / "main.py").write_text("print('changed')\n")
         second = self.states(forge("build", tiny.root, "--base", base, "-v"))
-        made_anew = {"environment", "application"}
-        assert {title for title, state in second.items() if state == "made"} == made_anew
+        assert {title for title, state in second.items() if state == "made"} == {"application"}
         assert first.keys() == second.keys()
 
     def test_other_inputs_make_other_layers(self, forge: Forge, tiny: Tiny, base: str) -> None:
@@ -415,7 +419,8 @@ class TestStore:
         done = forge("build", tiny.root, "--base", base, "-v", variables=later)
         assert set(self.states(done).values()) == {"made"}
         tiny.settings('prefix = "/opt/env"\n')
-        assert set(self.states(forge("build", tiny.root, "--base", base, "-v")).values()) == {"made"}
+        moved = self.states(forge("build", tiny.root, "--base", base, "-v"))
+        assert {title for title, state in moved.items() if state == "reused"} == {"application"}
 
     @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
     def test_damage_heals(self, forge: Forge, base: str, tmp_path: Path, damage: str) -> None:

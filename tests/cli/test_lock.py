@@ -60,6 +60,20 @@ def locked(root: Path) -> set[str]:
     return {f"{package.name} {package.version}" for package in lock.rows("default", row).conda}
 
 
+def test_nothing_to_pin_is_nothing_to_write(forge: Forge, root: Path) -> None:
+    edit(root, "oci:../base", "scratch")
+    for _ in range(2):
+        done = forge("lock", root, "--only", "bases", "--json")
+        assert json.loads(done.out)["bases"] == {"path": "ociforge.lock", "changed": False, "pins": []}
+        assert forge("lock", root, "--only", "bases").out == "ociforge.lock: not needed\n"
+    assert not (root / "ociforge.lock").exists()
+    Pins(digests={Use.of("docker://gone:1", AMD): Digest.of(b"")}).write(root / "ociforge.lock")
+    assert [forge("lock", root, "--only", "bases").out for _ in range(2)] == [
+        "ociforge.lock: written\n",
+        "ociforge.lock: unchanged\n",
+    ]
+
+
 def test_both_files_are_written(forge: Forge, root: Path) -> None:
     done = forge("lock", root)
     assert (done.code, done.out) == (0, "pixi.lock: written\nociforge.lock: written\n")

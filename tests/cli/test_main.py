@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _HEAVY = {"oras", "rattler", "requests", "rich", "tomli", "yaml", "zlib_ng", "zstandard", "asyncio", "pathspec"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["build", "--help"], ["push", "-h"], ["bogus"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["build", "--help"], ["push", "-h"], ["inspect", "-h"], ["bogus"]]
+)
 def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     program = f"""
 import os, sys
@@ -55,7 +57,7 @@ def test_help_names_the_verbs_and_exit_codes(forge: Forge) -> None:
 
 
 def test_help_of_a_verb_ends_well(forge: Forge) -> None:
-    for verb in ("build", "demo", "push"):
+    for verb in ("build", "demo", "inspect", "push"):
         done = forge(verb, "--help")
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith(f"Usage: ociforge {verb} ")
@@ -77,6 +79,22 @@ def test_wrong_usage(tmp_path: Path) -> None:
     done = ociforge("build", "--bogus", home=tmp_path)
     assert (done.code, done.message) == (2, "no such option `--bogus`")
     assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["inspct"], "no such command `inspct`", "did you mean `inspect`?"),
+        (["cache", "inf"], "no such command `inf`", "did you mean `info`?"),
+        (["zzz"], "no such command `zzz`", "see `ociforge --help`"),
+        (["plan", "--output"], "option `--output` requires an argument", "see `ociforge plan --help`"),
+        (["cache", "prune", "--max-size"], "option `--max-size` requires", "see `ociforge cache prune --help`"),
+    ],
+)
+def test_what_was_meant(forge: Forge, arguments: list[str], message: str, hint: str) -> None:
+    done = forge(*arguments)
+    assert (done.code, done.hint) == (2, hint)
+    assert done.message.startswith(message) and "Did you" not in done.message
 
 
 def test_an_error_of_the_users(tmp_path: Path) -> None:

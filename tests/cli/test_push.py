@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.bases import tiny_image
-from tests.support.images import write_docker_archive, write_layout
+from tests.support.images import HandmadeImage, write_docker_archive, write_layout, write_oci_archive
 from tests.support.reading import archive_images, layout_images, whole_images
 from tests.support.registry import push_layout, running_registry
 from tests.support.tools import need
+from tests.test_readme import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +79,105 @@ def test_several_destinations(forge: Forge, layout: tuple[Path, str], registry: 
         f"{registry.host}/several@{digest}",
     ]
     assert all(copy["blobs"]["uploaded"]["count"] == 3 for copy in document["destinations"])
+
+
+SOURCES = ("docker", "oci", "oci-archive", "docker-archive")
+
+
+def held_in(kind: str, images: HandmadeImage | list[HandmadeImage], directory: Path, registry: Registry) -> str:
+    """A place of the `kind` that holds the images, written by somebody else."""
+    match kind:
+        case "docker":
+            repository = write_layout(images, directory / "pushed").replace(":", "/")
+            push_layout(directory / "pushed", registry, repository, "1")
+            return f"docker://{registry.host}/{repository}:1"
+        case "oci":
+            write_layout(images, directory / "layout")
+            return f"oci:{directory}/layout"
+        case "oci-archive":
+            write_oci_archive(images, directory / "image.tar")
+            return f"oci-archive:{directory}/image.tar"
+        case _:
+            assert isinstance(images, HandmadeImage), "docker's archives hold no index"
+            write_docker_archive(images, directory / "saved.tar", tags=())
+            return f"docker-archive:{directory}/saved.tar"
+
+
+@pytest.mark.parametrize(
+    ("kind", "several"), [*((kind, False) for kind in SOURCES), *((kind, True) for kind in SOURCES[:3])]
+)
+def test_from_every_place_to_every_place(
+    forge: Forge, registry: Registry, tmp_path: Path, kind: str, several: bool
+) -> None:
+    """In one run; read back without ociforge."""
+    one = tiny_image()
+    images = [one, tiny_image(architecture="arm64")] if several else one
+    source = held_in(kind, images, tmp_path, registry)
+    name = f"{registry.host}/every/{kind}-{several}".lower()
+    done = forge(
+        "push", "--json", source, f"docker://{name}:1", f"oci:{tmp_path}/to:1", f"oci-archive:{tmp_path}/a.tar"
+    )
+    assert done.code == 0, done.err
+    copies = json.loads(done.out)["destinations"]
+    (digest,) = {copy["digest"] for copy in copies}
+    if kind != "docker-archive":  # which has no manifest
+        assert digest == write_layout(images, tmp_path / "expected")
+    assert whole_images(tmp_path / "to") == {"1": digest}
+    (archived,) = archive_images(tmp_path / "a.tar").values()
+    (laid,) = layout_images(tmp_path / "to").values()
+    assert [image.layers for image in archived] == [image.layers for image in laid] == [one.layers] * (1 + several)
+    pulled = manifest(registry, f"{name.partition('/')[2]}:1")
+    assert pulled["digest"] == digest
+    assert forge("push", f"docker://{name}:1", f"oci:{tmp_path}/back:1").code == 0
+    assert whole_images(tmp_path / "back") == {"1": digest}
+
+
+@pytest.mark.parametrize("target", ["docker", "oci", "oci-archive"])
+def test_one_platform_of_an_index(forge: Forge, registry: Registry, tmp_path: Path, target: str) -> None:
+    images = [tiny_image(), tiny_image(architecture="arm64")]
+    source = held_in("oci", images, tmp_path, registry)
+    places = {
+        "docker": f"docker://{registry.host}/one-of:{target}",
+        "oci": f"oci:{tmp_path}/to:1",
+        "oci-archive": f"oci-archive:{tmp_path}/a.tar",
+    }
+    done = forge("push", source, places[target], "--platform", "linux/arm64", "--json")
+    assert done.code == 0, done.err
+    (copy,) = json.loads(done.out)["destinations"]
+    assert copy["digest"] == write_layout(images[1], tmp_path / "expected")
+    assert forge("push", places[target], f"oci:{tmp_path}/back:1", "--platform", "linux/arm64/v8").code == 0
+    assert whole_images(tmp_path / "back") == {"1": copy["digest"]}
+    again = forge("push", places[target], f"oci:{tmp_path}/never:1", "--platform", "linux/amd64")
+    assert again.message.endswith("expected one for `linux/amd64`, got one for `linux/arm64`")
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_report_is_what_the_readme_says(forge: Forge, tmp_path: Path, registry: Registry) -> None:
+    digest = write_layout(
+        [tiny_image(extra={"report": b"unique"}), tiny_image(architecture="arm64")], tmp_path / "from"
+    )
+    done = forge("push", f"oci:{tmp_path}/from", f"docker://{registry.host}/report:1", "--json")
+    assert done.code == 0, done.err
+    (copy,) = json.loads(done.out)["destinations"]
+    rows = table("Progress and reports")
+    assert sorted(copy) == sorted(name.strip("` ") for row in rows for name in row[0].split(","))
+    (told,) = [row[1] for row in rows if row[0] == "`transfers`"]
+    blobs = tmp_path / "from/blobs/sha256"
+    index = json.loads((blobs / digest.removeprefix("sha256:")).read_bytes())
+    sizes = {f"sha256:{path.name}": path.stat().st_size for path in blobs.iterdir()}
+    assert {transfer["digest"]: transfer["size"] for transfer in copy["transfers"]} == sizes
+    assert len(copy["transfers"]) == len(sizes)
+    for transfer in copy["transfers"]:
+        assert all(f"`{word}`" in told for word in (*transfer, transfer["kind"], transfer["outcome"]))
+        assert transfer["sent"] == (transfer["size"] if transfer["outcome"] == "uploaded" else 0)
+    kinds = {transfer["digest"]: transfer["kind"] for transfer in copy["transfers"]}
+    assert kinds[digest] == "index"
+    assert {each for each, kind in kinds.items() if kind == "manifest"} == {
+        entry["digest"] for entry in index["manifests"]
+    }
+    assert sorted(kinds.values()).count("config") == 2
+    assert copy["sent"] == sum(transfer["sent"] for transfer in copy["transfers"])
+    assert sum(tally["count"] for tally in copy["blobs"].values()) == len(sizes) - 3
 
 
 def test_what_is_there_is_not_sent_again(forge: Forge, tmp_path: Path, registry: Registry) -> None:
@@ -167,6 +267,13 @@ def test_quiet(forge: Forge, layout: tuple[Path, str], tmp_path: Path) -> None:
     assert (done.out, done.err) == (f"oci:{tmp_path}/to:1@{layout[1]}\n", "")
 
 
+def test_no_place_is_written_where_another_cannot_be(forge: Forge, tmp_path: Path) -> None:
+    write_layout(tiny_image(), tmp_path / "from")
+    done = forge("push", f"oci:{tmp_path}/from", f"oci:{tmp_path}/to", f"oci-archive:{tmp_path}/none/a.tar")
+    assert done.message == f"writing `oci-archive:{tmp_path}/none/a.tar`: there is no directory `{tmp_path}/none`"
+    assert [path.name for path in tmp_path.iterdir()] == ["from"]
+
+
 @pytest.mark.parametrize(
     ("source", "target", "code", "message"),
     [
@@ -194,7 +301,7 @@ def test_quiet(forge: Forge, layout: tuple[Path, str], tmp_path: Path) -> None:
         ("oci:~/from", "oci:~/from/index.json", 1, "writing `oci:~/from/index.json`: `~/from/index.json` is a file"),
         ("oci-archive:~/from", "oci:~/to", 1, "reading `~/from`: it is a directory"),
         ("oci-archive:~/none.tar", "oci:~/to", 1, "reading `~/none.tar`: `~/none.tar`: No such file or directory"),
-        ("oci:~/from", "docker://UPPER", 2, "malformed image reference: `UPPER`: `library/UPPER`: upper-case letters"),
+        ("oci:~/from", "docker://UPPER", 2, "malformed image reference: `UPPER`: `UPPER`: upper-case letters"),
     ],
 )
 def test_bad_places(

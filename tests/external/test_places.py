@@ -147,4 +147,4 @@ def test_building_again_makes_and_sends_nothing(built: Built, project: Path, for
 
     assert again["digest"] == built.image.digest
     assert changing(registry.requests()[before:]) == []
-    assert {layer["title"] for layer in again["layers"] if not layer["reused"]} == {"environment", "application"}
+    assert all(layer["reused"] for layer in again["layers"])

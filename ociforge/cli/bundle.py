@@ -1,0 +1,326 @@
+"""`ociforge bundle`: everything that builds need in one file, for where there is no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ociforge.cli import options
+from ociforge.cli.console import Console, megabytes
+from ociforge.cli.platforms import several, several_platforms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layers.compress import OrderedMap
+    from layers.digest import Digest
+    from ociforge.base import Base
+    from ociforge.bundle import Bundle, Offer, Taken
+    from ociforge.cli.bases import Bases
+    from ociforge.cli.places import Places
+    from ociforge.needs import Wanted
+    from ociforge.platform import Platform
+    from ociforge.store import Store
+    from ociforge.transports.options import RegistryOptions
+    from ociforge.workspace import Workspace
+    from ociforge.workspace.lockfile import Lock
+
+__all__ = ["command", "take_missing"]
+
+_PLACES = ("docker:", "oci:", "oci-archive:", "docker-archive:")
+
+
+@click.group("bundle")
+def command() -> None:
+    """Carry everything that builds need to where there is no network.
+
+    \b
+    ociforge bundle create -o app.bundle           here: fetch it all, and write it to one file
+    ociforge bundle verify app.bundle              is every byte right, and does it fit the lock?
+    ociforge bundle import app.bundle              there: put it into the local store
+    ociforge build --push registry.internal/app:1  and build
+
+    A bundle is an OCI artifact, too: `ociforge push oci-archive:app.bundle:bundle docker://REF` moves it through a
+    registry, as skopeo and oras do, and `ociforge bundle import docker://REF` takes it from there.
+    """
+
+
+@command.command("create")
+@click.argument("workspace", type=click.Path(path_type=Path), default=Path(), required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The file to write.",
+)
+@click.option(
+    "-e",
+    "--environment",
+    "environments",
+    metavar="NAME",
+    multiple=True,
+    help="Bundle for this environment; may be given several times.  [default: those of the images]",
+)
+@click.option(
+    "--image",
+    "images",
+    metavar="NAME",
+    multiple=True,
+    help="Bundle for this one of `[tool.ociforge.images]`; may be given several times.  [default: all]",
+)
+@several_platforms
+@click.option(
+    "--since",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OLD",
+    help="Leave out the files that this older bundle has: it must be imported before the new one.",
+)
+@click.option("--frozen", is_flag=True, help="Use the lock that there is, unchecked.")
+@options.connecting_options
+@options.workers
+@options.json_output
+@options.verbosity
+def create(
+    workspace: Path,
+    output: Path,
+    environments: tuple[str, ...],
+    images: tuple[str, ...],
+    platforms: tuple[str, ...],
+    since: Path | None,
+    frozen: bool,
+    registry: RegistryOptions,
+    workers: int,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Write everything that builds of the WORKSPACE need to one file.
+
+    That is the manifest, `pixi.lock` and `ociforge.lock`; every conda archive and wheel for the environments and
+    platforms; wheels built of what is locked as source; the base images; and what the builds of the workspace's own
+    packages require, as wheels. The workspace's code is not in it. Base images must be pinned (`ociforge lock`).
+
+    The same lock gives the same bytes. stdout has the file and the digest of its manifest.
+    """
+    console = Console.of(quiet=quiet, verbose=verbose)
+    from layers.digest import Digest
+    from ociforge.bundle import collect, write
+    from ociforge.cli.bases import Bases
+    from ociforge.cli.network import network
+    from ociforge.cli.places import Places
+    from ociforge.needs import needs, wanted
+    from ociforge.parallel import ordered_map
+    from ociforge.pins import FILE_NAME, Pins
+    from ociforge.supplies import Means
+    from ociforge.workspace import load
+    from ociforge.workspace.manifest import FILE_NAMES
+
+    found = load(workspace.parent, workspace) if workspace.name in FILE_NAMES else load(workspace)
+    lock = _lock(found, frozen=frozen)
+    chosen = several(platforms)
+    asked = wanted(found, lock, images=images, environments=environments, platforms=chosen)
+    places = Places(registry, console.notify)
+    old = None if since is None else _open(str(since), places)
+    had = frozenset[Digest]() if old is None else frozenset(item.digest for item in old.manifest.items)
+    store = options.open_store()
+    with ordered_map(workers) as map_, store.staging() as staging:
+        looked_up = Bases(found.root, places, Pins.read(found.root / FILE_NAME), strict=False)
+        opened = _bases(looked_up, asked, store, map_, console, lenient=chosen is None)
+        asked = tuple(image for image in asked if (image.settings.base, image.platform) in opened)
+        means = Means(
+            store=store,
+            staging=staging,
+            network=network(os.environ, found.settings.mirrors, offline=registry.offline),
+            environ=os.environ,
+            mtime=options.source_date_epoch(os.environ) or 0,
+            map_=map_,
+            notify=console.notify,
+        )
+        bases = {key: base for key, base in opened.items() if base is not None}
+        bundle = collect(found, asked, needs(asked, root=found.root), bases=bases, means=means)
+        console.say(f"writing {output}")
+        written = write(output, bundle, since=None if old is None else old.root.digest, had=had)
+    console.say(_created_line(bundle, asked, written.count, written.size))
+    console.result(
+        [f"{output}@{written.digest}"],
+        {
+            "file": str(output),
+            "digest": str(written.digest),
+            "count": written.count,
+            "size": written.size,
+            "since": None if old is None else str(old.root.digest),
+            "images": [image.to_json() for image in bundle.manifest.images],
+            "files": _files_json(bundle, had),
+        },
+        as_json=as_json,
+    )
+
+
+@command.command("import")
+@click.argument("source", metavar="FILE|docker://REF")
+@options.registry_options
+@options.workers
+@options.json_output
+@options.verbosity
+def take(source: str, registry: RegistryOptions, workers: int, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Put what is in the bundle FILE, or in a registry, into the local store.
+
+    Everything is verified on the way; what the store has already is not written again. Builds of the workspace that the
+    bundle was made for then need no network.
+    """
+    console = Console.of(quiet=quiet, verbose=verbose)
+    from ociforge.bundle import take as take_bundle
+    from ociforge.cli.places import Places
+    from ociforge.parallel import ordered_map
+
+    offer = _open(source, Places(registry, console.notify))
+    store = options.open_store()
+    with ordered_map(workers) as map_:
+        taken = take_bundle(offer, store, map_=map_, notify=console.notify)
+    console.say(_taken_line(taken))
+    console.result(
+        [f"{source}@{offer.root.digest}"],
+        {
+            "digest": str(offer.root.digest),
+            "imported": {"count": taken.count, "size": taken.size},
+            "known": {"count": taken.known, "size": taken.known_size},
+        },
+        as_json=as_json,
+    )
+
+
+@command.command("verify")
+@click.argument("source", metavar="FILE|docker://REF")
+@options.registry_options
+@options.workers
+@options.json_output
+@options.verbosity
+def check(source: str, registry: RegistryOptions, workers: int, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Check a bundle: every digest, and that its files are those that its lock and pins ask for.
+
+    Names everything that is damaged, missing or foreign. Exit code 1 when there is anything.
+    """
+    console = Console.of(quiet=quiet, verbose=verbose)
+    from ociforge.bundle import verify
+    from ociforge.cli.places import Places
+    from ociforge.errors import TransportError
+    from ociforge.parallel import ordered_map
+
+    offer = _open(source, Places(registry, console.notify))
+    with ordered_map(workers) as map_:
+        wrong = verify(offer, map_)
+    if wrong:
+        raise TransportError.collect(
+            [f"`{source}`: {line}" for line in wrong],
+            "copy the bundle again, or make a new one with `ociforge bundle create`",
+        )
+    items = offer.manifest.items
+    console.say(f"{len(items)} files ({megabytes(sum(item.size for item in items))}) are what the lock asks for")
+    if offer.since is not None:
+        console.say(
+            f"it builds upon the bundle `{offer.since}`, which has {sum(not offer.has(i) for i in items)} of them"
+        )
+    console.result(
+        [f"{source}@{offer.root.digest}"],
+        {
+            "digest": str(offer.root.digest),
+            "since": None if offer.since is None else str(offer.since),
+            "images": [image.to_json() for image in offer.manifest.images],
+            "count": len(items),
+            "size": sum(item.size for item in items),
+        },
+        as_json=as_json,
+    )
+
+
+def take_missing(path: Path, workspace: Workspace, store: Store, workers: int, console: Console) -> None:
+    """Put what the store lacks of the bundle `path` into it, before a build; says so when it is for another lock."""
+    from layers.digest import Digest
+    from ociforge.bundle import is_there, open_bundle, take
+    from ociforge.events import Warned
+    from ociforge.parallel import ordered_map
+
+    offer = open_bundle(path)
+    with ordered_map(workers) as map_:
+        taken = take(offer, store, has=is_there, map_=map_, notify=console.notify)
+    console.say(_taken_line(taken))
+    for role, document in (("lock", workspace.lock_path), ("pins", workspace.root / "ociforge.lock")):
+        own = Digest.of(document.read_bytes()) if document.is_file() else None
+        if own is not None and own not in [item.digest for item in offer.manifest.with_role(role)]:
+            console.notify(Warned(f"`{document.name}` is another one than that of the bundle `{path}`"))
+
+
+def _open(source: str, places: Places) -> Offer:
+    from ociforge.bundle import open_bundle, read_bundle
+    from ociforge.transports import parse
+
+    if source.startswith(_PLACES):
+        return read_bundle(places.source(parse(source)), source)
+    return open_bundle(Path(source))
+
+
+def _lock(workspace: Workspace, *, frozen: bool) -> Lock:
+    """The workspace's lock, which fits."""
+    from ociforge.cli.fit import examine, refusal
+    from ociforge.workspace.lockfile import read
+
+    lock = read(workspace.lock_path)
+    if not frozen:
+        error = refusal(examine(workspace, lock), lock.path.name, frozen="pass `--frozen` to bundle what is locked")
+        if error is not None:
+            raise error
+    return lock
+
+
+def _bases(
+    bases: Bases, asked: Sequence[Wanted], store: Store, map_: OrderedMap, console: Console, *, lenient: bool
+) -> dict[tuple[str, Platform], Base | None]:
+    """The base images, None for those that are files; `lenient` leaves out platforms that one is not there for."""
+    from layers.compress import Codec
+    from ociforge.errors import PlatformError
+
+    found: dict[tuple[str, Platform], Base | None] = {}
+    codec = Codec.parse("gzip")  # of no matter where nothing is packed
+    for key in dict.fromkeys((image.settings.base, image.platform) for image in asked):
+        base, platform = key
+        try:
+            is_file = base.startswith("rootfs:")
+            found[key] = None if is_file else bases.open(base, platform, store=store, codec=codec, map_=map_)
+        except PlatformError as error:
+            if not lenient:
+                raise
+            console.say(f"`{platform}` is left out: {error.message}")
+    return found
+
+
+def _created_line(bundle: Bundle, asked: tuple[Wanted, ...], count: int, size: int) -> str:
+    left = len({item.digest for item in bundle.manifest.items}) - count
+    more = f", {left} more are in the older bundle" if left else ""
+    return f"{count} files ({megabytes(size)}) for {len(asked)} image{'' if len(asked) == 1 else 's'}{more}"
+
+
+def _taken_line(taken: Taken) -> str:
+    return (
+        f"{taken.count} files imported ({megabytes(taken.size)}),"
+        f" {taken.known} there already ({megabytes(taken.known_size)})"
+    )
+
+
+def _files_json(bundle: Bundle, had: frozenset[Digest]) -> list[dict[str, Any]]:
+    from ociforge.bundle.manifest import DOCUMENTS
+
+    return [
+        {
+            "role": item.role,
+            "name": item.name,
+            "digest": str(item.digest),
+            "size": item.size,
+            "written": item.role in DOCUMENTS or item.digest not in had,
+        }
+        for item in bundle.manifest.items
+    ]

@@ -1,0 +1,195 @@
+"""`ociforge plan`: what a build would do, and the digest that it would have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from ociforge.cli import options
+from ociforge.cli.console import Console, counted, megabytes
+from ociforge.cli.work import work_options
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from typing import Self
+
+    from layers.digest import Digest
+    from ociforge.cli.traffic import Traffic
+    from ociforge.cli.work import Wanted
+    from ociforge.planned import Place, PlannedImage, PlannedLayer
+
+__all__ = ["command"]
+
+_WORDS = {"store": "in the store", "image": "in an image", "make": "to make", "shared": "as above"}
+
+
+@click.command("plan")
+@work_options
+@options.json_output
+@options.verbosity
+def command(wanted: Wanted, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Tell what `ociforge build` with the same options would do, and do nothing of it.
+
+    For each layer: its packages, whether the store or the image that is going to be replaced has it, or what has to be
+    downloaded, made and uploaded for it; what several platforms share counts once. The sums count what is missing of
+    the base image, too; what is written with `--output` is no upload. When every layer is known, the last
+    line is the digest that the build will have.
+
+    To find out which packages provide the same path, a part of each archive is read, once; archives are not downloaded.
+    """
+    console = Console.of(quiet=quiet, verbose=verbose)
+    from ociforge.cli.offline import missing_is_told
+    from ociforge.cli.plans import planned_images, requests
+    from ociforge.cli.traffic import Traffic
+    from ociforge.cli.work import Work
+    from ociforge.parallel import ordered_map
+
+    work = Work(wanted, console)
+    lines: list[str] = []
+    documents: list[dict[str, Any]] = []
+    with (
+        ordered_map(wanted.workers) as map_,
+        missing_is_told(work, map_),
+        planned_images(work, requests(work, map_), map_) as plans,
+    ):
+        above: set[Digest] = set()
+        for platform, plan in plans.items():
+            known = (*plan.previous, *work.replaced(platform))
+            traffic = Traffic.plan(work.pushed, known, local=len(work.targets) > len(work.pushed), store=work.store)
+            told = _Told.of(plan.image, traffic, above)
+            above |= told.names
+            lines += [f"{platform}:", *_table(told.rows), *_totals(told)]
+            documents.append({"platform": str(platform), **_json(told)})
+    console.result(lines, {"images": documents}, as_json=as_json)
+
+
+def _layers(plan: PlannedImage) -> Sequence[PlannedLayer]:
+    from ociforge.planned import PlannedLayer
+
+    if plan.known is None:
+        return plan.layers
+    return [
+        PlannedLayer(
+            title=layer.title,
+            key=layer.key,
+            packages=layer.packages,
+            layer=layer.layer,
+            found=layer.found,
+            segments=tuple,
+        )
+        for layer in plan.known.layers
+        if layer.key is not None
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What is going to be done about a layer. `place` is its own, or `shared` where the image of another platform has
+    it, too, and comes first; `download` and `upload` are bytes.
+    """
+
+    layer: PlannedLayer
+    place: Place | Literal["shared"]
+    download: int
+    upload: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What is going to be done for one image: `rows` for its own layers; of its base image, bytes."""
+
+    image: PlannedImage
+    rows: Sequence[_Row]
+    base_download: int
+    base_upload: int
+
+    @classmethod
+    def of(cls, image: PlannedImage, traffic: Traffic, above: Collection[Digest]) -> Self:
+        """`above` are the keys of layers, and the digests of base layers, that are told of already."""
+        from ociforge.cli.traffic import Piece
+
+        base = [piece for piece in Piece.of_base(image.request.base) if piece.digest not in above]
+        return cls(
+            image=image,
+            rows=[_row(layer, traffic, shared=layer.key in above) for layer in _layers(image)],
+            base_download=sum(map(traffic.pull, base)),
+            base_upload=sum(map(traffic.upload, base)),
+        )
+
+    @property
+    def names(self) -> set[Digest]:
+        """What later images need not tell of."""
+        return {row.layer.key for row in self.rows} | {layer.digest for layer in self.image.request.base.layers}
+
+    @property
+    def download(self) -> int:
+        return self.base_download + sum(row.download for row in self.rows)
+
+    @property
+    def upload(self) -> int:
+        return self.base_upload + sum(row.upload for row in self.rows)
+
+
+def _row(layer: PlannedLayer, traffic: Traffic, *, shared: bool) -> _Row:
+    from ociforge.cli.traffic import Piece
+
+    piece, place = Piece.of_layer(layer), layer.place
+    archives = layer.download if place == "make" else 0
+    return _Row(
+        layer=layer,
+        place="shared" if shared and place == "make" else place,
+        download=0 if shared else archives + traffic.pull(piece),
+        upload=0 if shared else traffic.upload(piece),
+    )
+
+
+def _table(rows: Sequence[_Row]) -> Iterator[str]:
+    for row in rows:
+        layer = row.layer
+        size = f"~{megabytes(layer.size)}" if layer.layer is None else megabytes(layer.layer.size)
+        fetch = f", {megabytes(row.download)} to download" if row.download else ""
+        packages = "" if len(layer.packages) < 2 else f"  ({len(layer.packages)} packages)"
+        yield f"  {_WORDS[row.place]:12}  {size:>10}  {layer.key.hex[:12]}  {layer.title}{packages}{fetch}"
+
+
+def _totals(told: _Told) -> Iterator[str]:
+    make = [row for row in told.rows if row.place == "make"]
+    yield (
+        f"  {counted(len(told.rows), 'layer')}: {len(make)} to make,"
+        f" {megabytes(told.download)} to download,"
+        f" about {megabytes(told.upload)} to upload"
+    )
+    for name, (count, size) in told.image.left_out().items():
+        if count:
+            # Of what is generated nobody knows the size before.
+            yield f"  without {counted(count, 'file')} of `{name}`{f', {megabytes(size)}' if size else ''}"
+    if (digest := told.image.digest) is not None:
+        yield str(digest)
+
+
+def _json(told: _Told) -> dict[str, Any]:
+    digest = told.image.digest
+    return {
+        "digest": None if digest is None else str(digest),
+        "download": told.download,
+        "upload": told.upload,
+        "leftOut": {name: {"count": count, "size": size} for name, (count, size) in told.image.left_out().items()},
+        "layers": [
+            {
+                "title": layer.title,
+                "key": str(layer.key),
+                "place": row.place,
+                "image": None if layer.found is None else layer.found.image.name,
+                "packages": list(layer.packages),
+                "digest": None if layer.layer is None else str(layer.layer.digest),
+                "size": None if layer.layer is None else layer.layer.size,
+                "archives": layer.size,
+                "download": row.download,
+                "upload": row.upload,
+            }
+            for row in told.rows
+            for layer in [row.layer]
+        ],
+    }
