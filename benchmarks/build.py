@@ -1,124 +1,142 @@
-"""The side-by-side of builders: `python -m benchmarks.build [--runs N] [--output FILE]` prints a table in Markdown."""
+"""The side-by-side of builders: `python -m benchmarks.build --environment sci --runs 3 --output benchmarks/README.md`.
+
+Prints tables in Markdown, and draws a chart beside the output. With `--results FILE` every measurement is kept there;
+a run that finds some of its measurements in the file makes only the others, and files may be concatenated.
+"""
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.contestants import SCENARIOS, Bench, Forge, floors, forge_title, peers
-from benchmarks.measure import COLUMNS, ROOT, Summary, environment, machine, publish, table
-from benchmarks.workspaces import ENVIRONMENT, PREFIX, numpy_ground
-from tests.support.python import SUBDIR
+from benchmarks.channels import SCI, WEB, wheel_channel
+from benchmarks.contestants import Forge, take_turn
+from benchmarks.floors import floors
+from benchmarks.measure import machine, publish
+from benchmarks.peers import peers
+from benchmarks.report import Report, draw
+from benchmarks.results import SCENARIOS, append, read
+from benchmarks.workspaces import debian_base, describe, make_ground
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from benchmarks.contestants import Contestant, Measured, Scenario
-    from benchmarks.measure import Usage
+    from benchmarks.contestants import Contestant
+    from benchmarks.results import Result, Scenario
+    from benchmarks.workspaces import Ground
 
 __all__ = ["main"]
 
+_ENVIRONMENTS = {contents.name: contents for contents in (WEB, SCI)}
 _CODECS = ("gzip", "zstd")
-_LIMIT = 300  # MB of resident memory that a build may take
-_WORKERS = (1, 2, 4, 8)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure everything that is installed here and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.build", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="rounds; medians are told  [default: 5]")
-    parser.add_argument("--output", type=Path, help="write the table to this file, or into its marked part")
-    parser.add_argument("--only-ociforge", action="store_true", help="leave out other builders and floors")
-    parser.add_argument("--directory", type=Path, help="where to work; not on a memory file system")
-    options = parser.parse_args(arguments)
+    """Measure what is wanted and installed here, and print the tables."""
+    options = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="ociforge-benchmark-", dir=options.directory) as scratch:
-        text = _measured(Path(scratch), runs=options.runs, alone=options.only_ociforge)
-    publish(text, "build", options.output)
+        report = _measured(options, Path(scratch))
+    name = f"build-{options.environment}"
+    chart = None
+    if options.output:
+        chart = options.output.with_name(f"{name}.svg")
+        chart.write_text(draw(report))
+    publish(report.text(chart and chart.name), name, options.output)
 
 
-def _measured(scratch: Path, *, runs: int, alone: bool) -> str:
-    bench = Bench(ground=numpy_ground(scratch / "ground"), scratch=scratch / "work")
-    bench.scratch.mkdir()
-    _install(bench)
-    ours: list[Contestant] = [
-        Forge(bench=bench, codec=codec, archive=archive) for codec in _CODECS for archive in (False, True)
-    ]
-    if alone:
-        return _report(bench, _rounds(ours, runs), runs, [])
-    least, absent = floors(bench)
-    with peers(bench) as (others, notes):
-        found = _rounds([*ours, *others, *least], runs)
-    return _report(bench, found, runs, [*notes, *absent])
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--environment", choices=sorted(_ENVIRONMENTS), default=WEB.name, help="what is built")
+    parser.add_argument("--runs", type=int, default=3, help="rounds; medians are told  [default: 3]")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="contestants with this in their name")
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="besides `cold`  [default: all]")
+    parser.add_argument("--codec", action="append", help="as for `ociforge build --compression`  [default: gzip, zstd]")
+    parser.add_argument("--option", action="append", default=[], help="for `ociforge build`, such as --option=--x=y")
+    parser.add_argument("--results", type=Path, help="file of measurements: used, and added to")
+    parser.add_argument("--output", type=Path, help="write the tables to this file, or into its marked part")
+    parser.add_argument("--directory", type=Path, help="where to work; not on a memory file system")
+    return parser
 
 
-def _install(bench: Bench) -> None:
-    """The environment that other builders copy."""
-    ground = bench.ground
-    command = (sys.executable, "-m", "benchmarks.install", ground.lock, ENVIRONMENT, SUBDIR, PREFIX, ground.prefix)
-    subprocess.run([*command, bench.scratch / "packages"], cwd=ROOT, env=environment(bench.scratch), check=True)
+def _measured(options: argparse.Namespace, scratch: Path) -> Report:
+    contents = _ENVIRONMENTS[options.environment]
+    channel = wheel_channel(contents)
+    ground = make_ground(contents.name, scratch / "ground", channel, changing=contents.changing, base=debian_base())
+    store = options.results or scratch / "results"
+    with _contestants(options, scratch) as found:
+        if any(not isinstance(contestant, Forge) for contestant in found.contestants):
+            ground.install()
+        chosen = ("cold", *options.scenario) if options.scenario else SCENARIOS
+        run = _Run(ground=ground, scratch=scratch, wanted=chosen, store=store)
+        for number in range(1, options.runs + 1):
+            for contestant in found.contestants:
+                run.turn(contestant, number)
+    results = [result for result in read(store) if result.ground == contents.name]
+    return Report(results=results, machine=machine(), ground=describe(ground), notes=found.notes)
 
 
-def _rounds(contestants: Sequence[Contestant], runs: int) -> list[Measured]:
-    """All contestants in turn, so that what else the machine does falls on all alike."""
-    found = []
-    for number in range(runs):
-        for contestant in contestants:
-            for measured in contestant():
-                note = (
-                    f"round {number + 1} of {runs}: {measured.tool}, {measured.scenario}: {measured.usage.wall:.2f} s"
-                )
-                print(note, file=sys.stderr)
-                found.append(measured)
-    return found
+@dataclass(frozen=True, slots=True)
+class _Found:
+    contestants: list[Contestant]
+    notes: list[str]
 
 
-def _report(bench: Bench, found: Sequence[Measured], runs: int, notes: Sequence[str]) -> str:
-    summaries = _summaries(found)
-    rows = [
-        [scenario, tool, *summary.cells(_reference(summaries, scenario, summary))]
-        for (scenario, tool), summary in sorted(summaries.items(), key=lambda item: SCENARIOS.index(item[0][0]))
-    ]
-    lines = [
-        f"{machine()}. Medians of {runs} rounds, all tools in turn. Environment: {bench.ground.describe()}.",
-        "",
-        table(["scenario", "tool", *COLUMNS], rows, words=2),
-        "",
-        *(f"- {note}" for note in notes),
-        "",
-        f"Peak resident memory of a cold `ociforge build`, MB (the limit is {_LIMIT}):",
-        "",
-        _memory(bench),
-    ]
-    return "\n".join(lines)
+@contextmanager
+def _contestants(options: argparse.Namespace, scratch: Path) -> Iterator[_Found]:
+    """What `--only` has left of ours, the other builders and the floors; the daemons of these run until the end."""
+    codecs = options.codec or _CODECS
+    found = _Found([Forge(codec=codec, options=options.option) for codec in codecs], [])
+    wanted = options.only or [""]
+    if all("ociforge" in text for text in wanted):  # then nobody else's daemon need run
+        yield _Found([one for one in found.contestants if any(text in one.title for text in wanted)], [])
+        return
+    least, absent = floors(codecs)
+    with peers(scratch) as others:
+        every = [*found.contestants, *others.contestants, *least]
+        left = [one for one in every if any(text in one.title for text in wanted)]
+        yield _Found(left, [*others.notes, *absent])
 
 
-def _reference(summaries: Mapping[tuple[Scenario, str], Summary], scenario: Scenario, summary: Summary) -> Summary:
-    """Our build that leaves the like: a file, or an image in a store."""
-    return summaries[scenario, forge_title(_CODECS[0], archive=summary.size > 0)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    ground: Ground
+    scratch: Path
+    wanted: tuple[Scenario, ...]
+    store: Path
+
+    def turn(self, contestant: Contestant, number: int) -> None:
+        """The contestant's turn in round `number`, unless its measurements are there."""
+        missing = [scenario for scenario in self._scenarios(contestant) if self._count(contestant, scenario) < number]
+        if not missing:
+            return
+        for result in take_turn(contestant, self.ground, self.scratch, missing):
+            if result.scenario in missing:
+                append(self.store, result)
+            print(f"round {number}: {_line(result)}", file=sys.stderr)
+
+    def _scenarios(self, contestant: Contestant) -> list[Scenario]:
+        return [scenario for scenario in self.wanted if scenario in contestant.scenarios]
+
+    def _count(self, contestant: Contestant, scenario: Scenario) -> int:
+        return sum(
+            (result.ground, result.tool, result.scenario) == (self.ground.name, contestant.title, scenario)
+            for result in read(self.store)
+        )
 
 
-def _memory(bench: Bench) -> str:
-    """The peaks by codec and number of workers: more of these hold more of a layer at once."""
-    rows = []
-    for codec in _CODECS:
-        forges = (Forge(bench=bench, codec=codec, archive=True, workers=workers) for workers in _WORKERS)
-        peaks = [next(forge()).usage.memory for forge in forges]
-        rows.append([codec, *(f"{peak / 1e6:.0f}" for peak in peaks)])
-    return table(["codec", *(f"--workers={workers}" for workers in _WORKERS)], rows, words=1)
-
-
-def _summaries(found: Sequence[Measured]) -> dict[tuple[Scenario, str], Summary]:
-    usages: dict[tuple[Scenario, str], list[Usage]] = {}
-    sizes: dict[tuple[Scenario, str], int] = {}
-    for measured in found:
-        key = measured.scenario, measured.tool
-        usages.setdefault(key, []).append(measured.usage)
-        sizes[key] = measured.size
-    return {key: Summary.of(runs, sizes[key]) for key, runs in usages.items()}
+def _line(result: Result) -> str:
+    usage = result.usage
+    return (
+        f"{result.tool}, {result.scenario}: {usage.wall:.2f} s, CPU {usage.cpu:.2f} s, {usage.memory / 1e6:.0f} MB,"
+        f" written {usage.written / 1e6:.0f} MB, sent {result.sent / 1e6:.2f} MB in {result.requests} requests"
+    )
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ class CommandError(Exception):
 class Usage:
     """What a command and the processes it started cost.
 
-    `wall` and `cpu` (user and system) in seconds; `memory` is the peak of resident bytes of the largest process, not
-    the sum; `written` the bytes of the pages that it made the file systems write.
+    `wall` and `cpu` (user and system) in seconds; `memory` is the peak of resident bytes, of the largest process or of
+    all together as far as that was seen; `written` the bytes of the pages that it made the file systems write.
     """
 
     wall: float
@@ -68,6 +68,14 @@ class Daemon:
     """A daemon that works for the measured command; its processes' costs are added to the command's."""
 
     pid: int
+
+    @classmethod
+    def started(cls, argument: str | Path) -> Self:
+        """The process that this one has started with `argument` in its command line."""
+        children = [pid for pid, parent in _parents() if parent == os.getpid()]
+        words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
+        (pid,) = (pid for pid in children if os.fsencode(argument) in words[pid])
+        return cls(pid)
 
     def forget(self) -> None:
         """Let the peak of memory count from now on."""
