@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING, Literal
 from layers.digest import Digest
 from layers.entry import Directory
 from layers.tree import Segment
-from ociforge.bytecode import Compiler, cache_directories, elsewhere, with_bytecode
 from ociforge.conda.facts import check, gather_facts
 from ociforge.conda.fetch import archive_digest, archive_path, fetch
-from ociforge.conda.install import check_records, install
-from ociforge.conda.interpreter import install_interpreter, runs_here
 from ociforge.conda.link import link
 from ociforge.conda.meta import identity
-from ociforge.conda.survey import Summary, Survey, interpreter, summary_key, survey
+from ociforge.conda.survey import Summary, Survey, check_records, interpreter, summary_key, survey
 from ociforge.errors import BuildError
 from ociforge.plan import Group, Kind, Member, Recipe, partition
-from ociforge.pypi.facts import Summary as WheelSummary
-from ociforge.pypi.package import Interpreter, Locked
 from ociforge.strip import remaining, stripped, tally
 from ociforge.workspace.task import resolve_command
 
@@ -36,12 +31,14 @@ if TYPE_CHECKING:
 
     from layers.compress import OrderedMap
     from layers.entry import Entry
+    from ociforge.bytecode import Compiler
     from ociforge.conda.facts import PackageFacts
     from ociforge.conda.fetch import Archive
     from ociforge.conda.package import Activation
     from ociforge.conda.package import Package as CondaPackage
     from ociforge.events import Notify
     from ociforge.pypi.facts import WheelFacts
+    from ociforge.pypi.package import Conflict as WheelConflict
     from ociforge.pypi.package import Package as Wheel
     from ociforge.pypi.survey import Survey as WheelSurvey
     from ociforge.request import Request
@@ -127,7 +124,7 @@ class Packages:
         """The layers of what is locked: conda packages, then wheels."""
         together: list[list[tuple[Kind, str]]] = [
             *([("conda", name) for name in (c.winner, *c.losers)] for c in self._summary.conflicts),
-            *([("wheel", name) for name in (c.winner, *c.losers)] for c in self._wheel_summary.conflicts),
+            *([("wheel", name) for name in (c.winner, *c.losers)] for c in self._wheel_conflicts),
         ]
         members = [*map(self._conda_member, self._records), *map(self._wheel_member, self._locked_wheels)]
         known = {member.id for member in members}
@@ -137,7 +134,7 @@ class Packages:
 
     def local_layer(self) -> PackageLayer | None:
         """The layer of the packages of the workspace itself: it changes with the code, so it lies above the others."""
-        wheels = [wheel for wheel in self._wheel_summary.wheels if wheel.local]
+        wheels = [wheel for wheel in self._all_wheels if wheel.local]
         if not wheels:
             return None
         group = Group(members=tuple(map(self._wheel_member, wheels)))
@@ -197,14 +194,16 @@ class Packages:
         return dict(zip((r.name.normalized for r in self._request.selection.records), self._facts, strict=True))
 
     @property
-    def _wheel_summary(self) -> WheelSummary:
-        if self._wheels is None:
-            return WheelSummary(wheels=(), conflicts=(), overrides=(), warnings=(), present=())
-        return self._wheels.summary
+    def _all_wheels(self) -> tuple[WheelFacts, ...]:
+        return () if self._wheels is None else self._wheels.summary.wheels
+
+    @property
+    def _wheel_conflicts(self) -> tuple[WheelConflict, ...]:
+        return () if self._wheels is None else self._wheels.summary.conflicts
 
     @property
     def _locked_wheels(self) -> list[WheelFacts]:
-        return [wheel for wheel in self._wheel_summary.wheels if not wheel.local]
+        return [wheel for wheel in self._all_wheels if not wheel.local]
 
     def _surveyed_wheels(self) -> WheelSurvey | None:
         """The lock's PyPI packages; the module for that is not imported where there are none."""
@@ -218,6 +217,7 @@ class Packages:
                 "add `python` to its dependencies, and run `ociforge lock`",
             )
         from ociforge.pypi.access import Access
+        from ociforge.pypi.package import Interpreter, Locked
         from ociforge.pypi.survey import survey as survey_wheels
 
         return survey_wheels(
@@ -299,7 +299,7 @@ class Packages:
         """Who provides the paths that several packages of the group have."""
         names = {member.name for member in group.members}
         kind = group.members[0].kind
-        for conflict in self._summary.conflicts if kind == "conda" else self._wheel_summary.conflicts:
+        for conflict in self._summary.conflicts if kind == "conda" else self._wheel_conflicts:
             if conflict.winner in names:
                 yield conflict.path, conflict.winner, *conflict.losers
 
@@ -392,6 +392,8 @@ class Packages:
     @cached_property
     def _all_installed(self) -> Mapping[str, CondaPackage]:
         request = self._request
+        from ociforge.conda.install import install
+
         installation = install(
             request.selection.records,
             prefix=request.settings.prefix,
@@ -436,13 +438,20 @@ class Packages:
         return self._request.settings.bytecode != "none"
 
     def _refuse_bytecode(self) -> None:
-        if self._bytecode and not runs_here(self._request.platform.subdir):
+        if not self._bytecode:
+            return
+        from ociforge.bytecode import elsewhere
+        from ociforge.conda.interpreter import runs_here
+
+        if not runs_here(self._request.platform.subdir):
             raise elsewhere(self._request.platform)
 
     def _with_bytecode(self, segment: Segment, paths: Sequence[str]) -> Segment:
         """The segment with bytecode for its sources, if that is wanted; `paths` are all of its files."""
         if not self._bytecode:
             return segment
+        from ociforge.bytecode import cache_directories, with_bytecode
+
         with self._lock:
             compiler = self._compiler
         mtime = self._request.mtime
@@ -457,6 +466,9 @@ class Packages:
 
     @cached_property
     def _compiler(self) -> Compiler:
+        from ociforge.bytecode import Compiler
+        from ociforge.conda.interpreter import install_interpreter
+
         python = install_interpreter(
             self._request.selection.records,
             cache=self._store.archives,

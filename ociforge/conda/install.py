@@ -22,6 +22,7 @@ from ociforge.conda.info import Python
 from ociforge.conda.layout import Layout
 from ociforge.conda.linked import Linked, read_back
 from ociforge.conda.package import Installation
+from ociforge.conda.survey import check_records
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.errors import PackageError
 from ociforge.events import Notify, StageStarted, Warned, ignore
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ociforge.conda.fetch import Archive
     from ociforge.network import Network
 
-__all__ = ["check_records", "install"]
+__all__ = ["install"]
 
 _CHANNEL = "file:///"  # rattler wants a channel for each record; nothing of it is kept
 
@@ -109,22 +110,6 @@ async def _link(archives: Sequence[Archive], root: Path, *, prefix: str, platfor
         )
     except RATTLER_ERRORS as error:
         raise _unlinkable(error, prefix) from error
-
-
-def check_records(records: Sequence[RepoDataRecord], prefix: str) -> None:
-    """Raise PackageError for records that cannot be installed together, or for a `prefix` that is none."""
-    parts = prefix.split("/")
-    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]):
-        raise PackageError(f"`{prefix}` is no prefix: expected an absolute, normalised path below `/`")
-    seen: dict[str, RepoDataRecord] = {}
-    for record in records:
-        if record.name.source != record.name.normalized:
-            raise PackageError(f"`{record.file_name}` has capitals in its name, with which rattler cannot link it")
-        other = seen.setdefault(record.name.normalized, record)
-        if other is not record:
-            raise PackageError(
-                f"two packages are called `{record.name.normalized}`: `{other.file_name}` and `{record.file_name}`"
-            )
 
 
 def _platform(subdir: str) -> Subdir:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ociforge.conda.facts import PackageFacts
 
-__all__ = ["Summary", "Survey", "interpreter", "summary_key", "survey"]
+__all__ = ["Summary", "Survey", "check_records", "interpreter", "summary_key", "survey"]
 
 _FORMAT = 1  # of summaries, and part of their keys
 _SCRIPTS = "etc/conda/activate.d"
@@ -143,6 +143,22 @@ def summary_key(records: Iterable[RepoDataRecord], *, prefix: str, asked: Collec
     """What a summary may be kept under: all that it depends on, from the lock and the settings."""
     rows = sorted([record.name.normalized, (record.sha256 or b"").hex(), str(identity(record))] for record in records)
     return Digest.of(msgspec.json.encode([_FORMAT, prefix, sorted(asked), rows]))
+
+
+def check_records(records: Sequence[RepoDataRecord], prefix: str) -> None:
+    """Raise PackageError for records that cannot be installed together, or for a `prefix` that is none."""
+    parts = prefix.split("/")
+    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]):
+        raise PackageError(f"`{prefix}` is no prefix: expected an absolute, normalised path below `/`")
+    seen: dict[str, RepoDataRecord] = {}
+    for record in records:
+        if record.name.source != record.name.normalized:
+            raise PackageError(f"`{record.file_name}` has capitals in its name, with which rattler cannot link it")
+        other = seen.setdefault(record.name.normalized, record)
+        if other is not record:
+            raise PackageError(
+                f"two packages are called `{record.name.normalized}`: `{other.file_name}` and `{record.file_name}`"
+            )
 
 
 def interpreter(records: Iterable[RepoDataRecord]) -> Python | None:
