@@ -14,6 +14,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def ask(port: int, container: Container, until: Callable[[bytes], bool] = lambda
                 said = bytes(response.read())
                 if until(said):
                     return said
-        except OSError:  # it does not listen yet, or starts again
+        except (OSError, HTTPException):  # it does not listen yet, or starts again
             pass
         assert time.monotonic() < deadline, f"{said!r}\n{container.logs()}"
         time.sleep(0.05)
