@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from layers.entry import Entry, File
     from ociforge.built import Built
     from ociforge.events import Notify
-    from ociforge.packages import Installer, PackageLayer
+    from ociforge.packages import Installer
     from ociforge.request import Request
     from ociforge.reuse import Found, Previous
     from ociforge.store import Store
@@ -167,8 +167,8 @@ def planned(
         local = packages.local_layer()
         layers = (
             _generated("environment", skeleton, request),
-            *map(_of_packages, packages.layers()),
-            *(() if local is None else (_of_packages(local),)),
+            *packages.layers(),
+            *(() if local is None else (local,)),
             _generated("application", application, request),
         )
         annotations = annotate(request.workspace.manifest, settings, base, request.epoch)
@@ -209,17 +209,6 @@ def _generated(title: str, entries: tuple[Entry, ...], request: Request) -> Plan
         title=title,
         key=content_key(entries, request.codec.identity),
         segments=lambda: (Segment(title, entries),),
-    )
-
-
-def _of_packages(layer: PackageLayer) -> PlannedLayer:
-    return PlannedLayer(
-        title=layer.title,
-        key=layer.key,
-        packages=layer.packages,
-        size=layer.size,
-        download=layer.download,
-        segments=layer.segments,
     )
 
 

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 
 from layers.digest import Digest
 from layers.errors import DigestError
-from layers.layer import Layer
 from ociforge.oci.annotations import LAYER_KEY, LAYER_TITLE
 from ociforge.oci.config import ImageConfig
 from ociforge.oci.descriptor import Descriptor
 from ociforge.oci.image import Image, ImageManifest
 from ociforge.oci.index import assemble_index
 from ociforge.oci.validate import validate, validate_index
+from ociforge.reuse import described_layer
 from ociforge.transports.base import Blob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import BinaryIO
 
+    from layers.layer import Layer
     from ociforge.base import Base
     from ociforge.oci.reference import Reference
     from ociforge.reuse import Found, Previous
@@ -130,9 +131,7 @@ def _known_layers(image: Image, base: Base, store: Store, before: Previous | Non
         layers.append(
             BuiltLayer(
                 title=descriptor.annotations.get(LAYER_TITLE, ""),
-                layer=Layer(
-                    diff_id=diff_id, digest=descriptor.digest, size=descriptor.size, media_type=descriptor.media_type
-                ),
+                layer=described_layer(descriptor, diff_id),
                 key=key,
                 reused=True,
                 found=found,

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ociforge.conda.solve import Record
     from ociforge.pypi.jobs import Job
     from ociforge.workspace import Environment, ImageSettings, Workspace
-    from ociforge.workspace.lockfile import Lock, Selection
+    from ociforge.workspace.lockfile import Lock, PypiRow, Selection
 
-__all__ = ["Needs", "Wanted", "needs", "wanted"]
+__all__ = ["Needs", "Wanted", "locked_rows", "needs", "wanted"]
 
 _GLIBC = "2.28"  # what an environment has that declares none
 
@@ -160,17 +160,10 @@ def _jobs(images: Iterable[Wanted], root: Path) -> list[tuple[Job, Target]]:
     return jobs
 
 
-def _pypi(image: Wanted, root: Path) -> list[tuple[Job, Target]]:
-    rows, python = image.selection.pypi, interpreter(image.selection.records)
-    if not rows:
-        return []
-    if python is None:
-        raise PackageError(
-            f"environment `{image.environment.name}` has PyPI packages but no `python`",
-            "add `python` to its dependencies, and run `ociforge lock`",
-        )
-    asked = image.environment.pypi_dependencies
-    locked = [
+def locked_rows(environment: Environment, rows: Iterable[PypiRow]) -> list[Locked]:
+    """The lock's PyPI rows for `environment`, with what only the manifest tells of them."""
+    asked = environment.pypi_dependencies
+    return [
         Locked(
             name=row.name,
             location=row.location,
@@ -180,6 +173,18 @@ def _pypi(image: Wanted, root: Path) -> list[tuple[Job, Target]]:
         )
         for row in rows
     ]
+
+
+def _pypi(image: Wanted, root: Path) -> list[tuple[Job, Target]]:
+    rows, python = image.selection.pypi, interpreter(image.selection.records)
+    if not rows:
+        return []
+    if python is None:
+        raise PackageError(
+            f"environment `{image.environment.name}` has PyPI packages but no `python`",
+            "add `python` to its dependencies, and run `ociforge lock`",
+        )
+    locked = locked_rows(image.environment, rows)
     glibc = image.environment.platform.version("__glibc") or _GLIBC
     target = Target.of(Interpreter.parse(str(python)), image.platform, glibc)
     settings = image.settings

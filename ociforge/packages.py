@@ -5,12 +5,10 @@ from __future__ import annotations
 import posixpath
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
-from layers.digest import Digest
 from layers.entry import Directory
 from layers.tree import Segment
 from ociforge.conda.facts import check, gather_facts
@@ -20,11 +18,12 @@ from ociforge.conda.meta import identity
 from ociforge.conda.survey import Summary, Survey, check_records, interpreter, summary_key, survey
 from ociforge.errors import BuildError
 from ociforge.plan import Group, Kind, Member, Recipe, partition
+from ociforge.planned import PlannedLayer
 from ociforge.strip import remaining, stripped, tally
 from ociforge.workspace.task import resolve_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -44,25 +43,11 @@ if TYPE_CHECKING:
     from ociforge.request import Request
     from ociforge.store import Store
 
-__all__ = ["Installer", "PackageLayer", "Packages"]
+__all__ = ["Installer", "Packages"]
 
 Installer = Literal["stream", "rattler"]
 
 _SHELLS = ("bin/bash", "bin/dash", "bin/sh")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageLayer:
-    """A layer of packages, named by its `key`. `packages` are shown as `name version build`; `size` is that of their
-    archives in bytes, of which `download` are not here yet.
-    """
-
-    title: str
-    key: Digest
-    packages: tuple[str, ...]
-    size: int
-    download: int
-    segments: Callable[[], Iterable[Segment]]
 
 
 class Packages:
@@ -120,7 +105,7 @@ class Packages:
         wheels = () if self._wheels is None else self._wheels.summary.present
         return frozenset(f"{self._request.prefix}/{path}" for path in (*self._summary.present, *wheels))
 
-    def layers(self) -> Iterator[PackageLayer]:
+    def layers(self) -> Iterator[PlannedLayer]:
         """The layers of what is locked: conda packages, then wheels."""
         together: list[list[tuple[Kind, str]]] = [
             *([("conda", name) for name in (c.winner, *c.losers)] for c in self._summary.conflicts),
@@ -132,7 +117,7 @@ class Packages:
         for group in partition(members, budget=self._request.settings.layers, together=shared):
             yield self._layer(group, group.title)
 
-    def local_layer(self) -> PackageLayer | None:
+    def local_layer(self) -> PlannedLayer | None:
         """The layer of the packages of the workspace itself: it changes with the code, so it lies above the others."""
         wheels = [wheel for wheel in self._all_wheels if wheel.local]
         if not wheels:
@@ -208,7 +193,7 @@ class Packages:
     def _surveyed_wheels(self) -> WheelSurvey | None:
         """The lock's PyPI packages; the module for that is not imported where there are none."""
         request, python = self._request, self._summary.python
-        rows, wanted = request.selection.pypi, request.environment.pypi_dependencies
+        rows = request.selection.pypi
         if not rows:
             return None
         if python is None:
@@ -216,21 +201,13 @@ class Packages:
                 f"environment `{request.environment.name}` has PyPI packages but no `python`",
                 "add `python` to its dependencies, and run `ociforge lock`",
             )
+        from ociforge.needs import locked_rows
         from ociforge.pypi.access import Access
-        from ociforge.pypi.package import Interpreter, Locked
+        from ociforge.pypi.package import Interpreter
         from ociforge.pypi.survey import survey as survey_wheels
 
         return survey_wheels(
-            [
-                Locked(
-                    name=row.name,
-                    location=row.location,
-                    version=row.version,
-                    sha256=None if row.sha256 is None else Digest(row.sha256),
-                    editable=next((s.editable for s in wanted.get(row.name, ()) if s.editable is not None), False),
-                )
-                for row in rows
-            ],
+            locked_rows(request.environment, rows),
             prefix=request.settings.prefix,
             python=Interpreter.parse(python),
             platform=request.platform,
@@ -285,8 +262,8 @@ class Packages:
             return python
         return f"{python} {self._request.settings.bytecode} {archive_digest(self._records['python'])}"
 
-    def _layer(self, group: Group, title: str) -> PackageLayer:
-        return PackageLayer(
+    def _layer(self, group: Group, title: str) -> PlannedLayer:
+        return PlannedLayer(
             title=title,
             key=self._recipe.key(group.members, self._settled(group)),
             packages=tuple(map(self._shown, group.members)),
@@ -334,7 +311,7 @@ class Packages:
     def _is_here(self, member: Member) -> bool:
         """Whether the archive is on this machine, whole or not."""
         if member.kind == "wheel":
-            return (self._store.archives / "pypi" / "files" / f"{member.archive.hex}.whl").exists()
+            return self._wheels is not None and self._wheels.is_here(member.name)
         record = self._records[member.name]
         return record.url.startswith("file:") or archive_path(self._archives, record).exists()
 

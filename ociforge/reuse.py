@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ociforge.store import Store
     from ociforge.transports.base import Source
 
-__all__ = ["Found", "Previous", "read_previous"]
+__all__ = ["Found", "Previous", "described_layer", "read_previous"]
 
 _MAX_UNPACKED = 1 << 40  # 1 TiB: a layer that unpacks to more is an attack
 
@@ -130,14 +130,15 @@ def read_previous(source: Source, platform: Platform, name: str) -> Previous | N
         ),
         key=_digest(manifest.annotations.get(IMAGE_KEY)),
         layers={
-            key: (_layer(layer, diff_id), layer)
+            key: (described_layer(layer, diff_id), layer)
             for key, layer, diff_id in zip(keys, manifest.layers, parsed.diff_ids, strict=True)
             if key is not None
         },
     )
 
 
-def _layer(descriptor: Descriptor, diff_id: Digest) -> Layer:
+def described_layer(descriptor: Descriptor, diff_id: Digest) -> Layer:
+    """The layer that a manifest's `descriptor` and the configuration's `diff_id` at its place tell of."""
     return Layer(diff_id=diff_id, digest=descriptor.digest, size=descriptor.size, media_type=descriptor.media_type)
 
 

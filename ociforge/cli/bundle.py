@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ociforge.store import Store
     from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import Workspace
-    from ociforge.workspace.lockfile import Lock
 
 __all__ = ["command", "take_missing"]
 
@@ -111,17 +110,16 @@ def create(
     from layers.digest import Digest
     from ociforge.bundle import collect, write
     from ociforge.cli.bases import Bases
+    from ociforge.cli.fit import fitting_lock
     from ociforge.cli.network import network
     from ociforge.cli.places import Places
     from ociforge.needs import needs, wanted
     from ociforge.parallel import ordered_map
     from ociforge.pins import FILE_NAME, Pins
     from ociforge.supplies import Means
-    from ociforge.workspace import load
-    from ociforge.workspace.manifest import FILE_NAMES
 
-    found = load(workspace.parent, workspace) if workspace.name in FILE_NAMES else load(workspace)
-    lock = _lock(found, frozen=frozen)
+    found = options.open_workspace(workspace)
+    lock = fitting_lock(found, frozen=frozen, verb="bundle")
     chosen = several(platforms)
     asked = wanted(found, lock, images=images, environments=environments, platforms=chosen)
     places = Places(registry, console.notify)
@@ -262,19 +260,6 @@ def _open(source: str, places: Places) -> Offer:
     if source.startswith(_PLACES):
         return read_bundle(places.source(parse(source)), source)
     return open_bundle(Path(source))
-
-
-def _lock(workspace: Workspace, *, frozen: bool) -> Lock:
-    """The workspace's lock, which fits."""
-    from ociforge.cli.fit import examine, refusal
-    from ociforge.workspace.lockfile import read
-
-    lock = read(workspace.lock_path)
-    if not frozen:
-        error = refusal(examine(workspace, lock), lock.path.name, frozen="pass `--frozen` to bundle what is locked")
-        if error is not None:
-            raise error
-    return lock
 
 
 def _bases(

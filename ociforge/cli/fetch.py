@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ociforge.store import Store
     from ociforge.supplies import Kind, Supply
     from ociforge.transports.options import RegistryOptions
-    from ociforge.workspace import Workspace
-    from ociforge.workspace.lockfile import Lock
 
 __all__ = ["command"]
 
@@ -91,6 +89,7 @@ def command(
     """
     console = Console.of(quiet=quiet, verbose=verbose)
     from ociforge.cli.bases import Bases, is_local
+    from ociforge.cli.fit import fitting_lock
     from ociforge.cli.network import network
     from ociforge.cli.places import Places
     from ociforge.events import Warned
@@ -98,14 +97,18 @@ def command(
     from ociforge.parallel import ordered_map
     from ociforge.pins import FILE_NAME, Pins
     from ociforge.supplies import Means, fetch_base, fetch_packages
-    from ociforge.workspace import load
-    from ociforge.workspace.manifest import FILE_NAMES
 
     chosen = several(platforms)
-    found = load(workspace.parent, workspace) if workspace.name in FILE_NAMES else load(workspace)
+    found = options.open_workspace(workspace)
     for warning in found.manifest.warnings:
         console.notify(Warned(warning))
-    asked = wanted(found, _lock(found, frozen=frozen), images=images, environments=environments, platforms=chosen)
+    asked = wanted(
+        found,
+        fitting_lock(found, frozen=frozen, verb="fetch"),
+        images=images,
+        environments=environments,
+        platforms=chosen,
+    )
     if base is not None:
         asked = tuple(replace(image, settings=replace(image.settings, base=base)) for image in asked)
     store = options.open_store()
@@ -129,19 +132,6 @@ def command(
         supplies = fetch_packages(needed, means)
         supplies += tuple(fetch_base(name, image, means) for (name, _), image in opened.items() if not is_local(name))
     console.result(list(_lines(supplies)), _json(supplies), as_json=as_json)
-
-
-def _lock(workspace: Workspace, *, frozen: bool) -> Lock:
-    """The workspace's lock, which fits unless it is `frozen`."""
-    from ociforge.cli.fit import examine, refusal
-    from ociforge.workspace.lockfile import read
-
-    lock = read(workspace.lock_path)
-    if not frozen:
-        error = refusal(examine(workspace, lock), lock.path.name, frozen="pass `--frozen` to fetch what is locked")
-        if error is not None:
-            raise error
-    return lock
 
 
 def _key(image: Wanted) -> tuple[str, Platform]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ociforge.workspace.lockfile import Lock
     from ociforge.workspace.satisfy import Reason, Verdict
 
-__all__ = ["examine", "refusal", "verdict_json"]
+__all__ = ["examine", "fitting_lock", "refusal", "verdict_json"]
 
 
 def examine(workspace: Workspace, lock: Lock) -> Verdict:
@@ -35,6 +35,21 @@ def refusal(verdict: Verdict, name: str, *, frozen: str) -> LockError | None:
     unknown = [f"`{name}` cannot be checked against the manifest: {reason}" for reason in verdict.undecided]
     hint = f"run `ociforge lock`, or {frozen}" if wrong else f"check it with `pixi lock --check`, then {frozen}"
     return LockError.collect([*wrong, *unknown], hint)
+
+
+def fitting_lock(workspace: Workspace, *, frozen: bool, verb: str) -> Lock:
+    """The workspace's lock, which fits unless it is `frozen`; `verb` is what the hint offers to do with it as it is.
+
+    Raises LockError.
+    """
+    from ociforge.workspace.lockfile import read
+
+    lock = read(workspace.lock_path)
+    if not frozen:
+        error = refusal(examine(workspace, lock), lock.path.name, frozen=f"pass `--frozen` to {verb} what is locked")
+        if error is not None:
+            raise error
+    return lock
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ociforge.platform import Platform
     from ociforge.store import Store
+    from ociforge.workspace import Workspace
 
 __all__ = [
     "OptionError",
@@ -25,6 +26,7 @@ __all__ = [
     "json_output",
     "never_connects",
     "open_store",
+    "open_workspace",
     "platform",
     "registry_options",
     "source_date_epoch",
@@ -213,6 +215,14 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     if not found.is_absolute():  # HOME is not set, and the user is not in /etc/passwd
         raise OptionError("there is no home directory for the cache", "let `OCIFORGE_CACHE` name a directory")
     return found
+
+
+def open_workspace(path: Path) -> Workspace:
+    """The workspace of the argument WORKSPACE: a directory of it, or its manifest. Raises WorkspaceError."""
+    from ociforge.workspace import load
+    from ociforge.workspace.manifest import FILE_NAMES
+
+    return load(path.parent, path) if path.name in FILE_NAMES else load(path)
 
 
 def open_store() -> Store:

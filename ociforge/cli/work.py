@@ -175,8 +175,6 @@ class Work:
         from ociforge.pins import FILE_NAME, Pins
         from ociforge.transports import RegistryLocation, parse
         from ociforge.transports.files import check_parent
-        from ociforge.workspace import load
-        from ociforge.workspace.manifest import FILE_NAMES
 
         self.wanted = wanted
         self.console = console
@@ -202,8 +200,7 @@ class Work:
         for target in self.targets:
             if not isinstance(target, RegistryLocation):
                 check_parent(target.path.absolute(), f"writing `{target}`")
-        path = wanted.workspace
-        self._workspace: Workspace = load(path.parent, path) if path.name in FILE_NAMES else load(path)
+        self._workspace: Workspace = options.open_workspace(wanted.workspace)
         for warning in self._workspace.manifest.warnings:
             console.notify(Warned(warning))
         self._overrides: dict[str, object] = {
@@ -414,21 +411,15 @@ def _settings(workspace: Workspace, images: Sequence[str], overrides: Mapping[st
 
 def _lock(workspace: Workspace, locked: bool | None, console: Console, map_: OrderedMap, *, offline: bool) -> Lock:
     """The workspace's lock, which fits unless `locked` is False; it is made where there is none, unless it is given."""
-    from ociforge.cli.fit import examine, refusal
+    from ociforge.cli.fit import fitting_lock
     from ociforge.cli.lock import solve_packages, write_packages
-    from ociforge.workspace.lockfile import read
 
     if locked is None and not workspace.lock_path.exists():
         console.say(f"there is no `{workspace.lock_path.name}` yet: solving")
         result = solve_packages(workspace, console, map_, offline=offline)
         if result is not None:
             write_packages(workspace, result, console)
-    lock = read(workspace.lock_path)
-    if locked is not False:
-        error = refusal(examine(workspace, lock), lock.path.name, frozen="pass `--frozen` to build what is locked")
-        if error is not None:
-            raise error
-    return lock
+    return fitting_lock(workspace, frozen=locked is False, verb="build")
 
 
 def _codec(text: str, console: Console) -> Codec:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ociforge.platform import Platform
     from ociforge.pypi.build import Builder
     from ociforge.pypi.facts import Documents
-    from ociforge.pypi.fetch import Access, Archive
+    from ociforge.pypi.fetch import Access, Archive, Cache
     from ociforge.pypi.jobs import Job
     from ociforge.pypi.link import Linked
     from ociforge.pypi.location import Source
@@ -111,6 +111,11 @@ class Survey:
         self.summary = summary
         self._items = items
         self._shop = shop
+
+    def is_here(self, name: str) -> bool:
+        """Whether the wheel of the package is on this machine, whole or not."""
+        (item,) = (item for item in self._items if item.job.name == name)
+        return self._shop.files().has(item.identity.sha256, item.identity.filename)
 
     def packages(self, names: Collection[str] | None = None) -> tuple[Package, ...]:
         """The packages called `names`, or all, by name, laid out: only these wheels are fetched and opened.
@@ -189,6 +194,12 @@ class _Shop:
     notify: Notify
     opened: dict[str, tuple[Linked, Archive]] = field(default_factory=dict)
 
+    def files(self) -> Cache:
+        """Where wheels are kept."""
+        from ociforge.pypi.fetch import Cache
+
+        return Cache(self.cache / "files")
+
     def items(self, jobs: Sequence[Job], target: Target) -> list[_Item]:
         """What the jobs come to; what is no locked wheel is fetched or built for that."""
         known = self._provided(jobs)
@@ -243,19 +254,18 @@ class _Shop:
         files = [source for source in sources if isinstance(source, Remote | Local)]
         if not files:
             return iter(())
-        from ociforge.pypi.fetch import Access, Cache, Fetcher
+        from ociforge.pypi.fetch import Access, Fetcher
 
-        fetcher = Fetcher(Cache(self.cache / "files"), self.access or Access(), self.notify)
+        fetcher = Fetcher(self.files(), self.access or Access(), self.notify)
         return iter(gather(fetcher.fetch, files, map_))
 
     def _provided(self, jobs: Sequence[Job]) -> Sequence[Archive | None]:
         """For each job that is no wheel, the one that was built of it elsewhere and brought here."""
         if all(job.is_wheel for job in jobs):
             return [None] * len(jobs)
-        from ociforge.pypi.fetch import Cache
         from ociforge.pypi.provided import Provided
 
-        provided = Provided(self.cache / "provided", Cache(self.cache / "files"))
+        provided = Provided(self.cache / "provided", self.files())
         return [None if job.is_wheel else provided.find(job.source) for job in jobs]
 
     def _wheels(
@@ -288,10 +298,9 @@ class _Shop:
 
     def _builder(self) -> Builder:
         from ociforge.pypi.build import Builder
-        from ociforge.pypi.fetch import Cache
         from ociforge.pypi.requirements import Requirements
 
-        cache = Cache(self.cache / "files")
+        cache = self.files()
         return Builder(
             cache=cache,
             results=self.cache / "built",
