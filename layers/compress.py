@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
+
+from msgspec import Struct
 
 from layers.decompress import decompress
 from layers.errors import CodecError
@@ -60,8 +61,7 @@ class OrderedMap(Protocol):
     def __call__(self, function: Callable[[_A], _B], items: Iterable[_A], /) -> Iterator[_B]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(Struct, frozen=True):
     """A way to compress layers. `Codec.parse` and `str` are inverse but for the default level."""
 
     name: CodecName

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from layers.errors import DigestError
 
@@ -24,8 +25,7 @@ class Writable(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(Struct, frozen=True, order=True):
     """A validated sha256 digest; `hex` is 64 lower-case digits and therefore safe as a file name.
 
     `parse` and `str` are inverse. Other algorithms are refused: several engines cannot read them.

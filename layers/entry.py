@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +30,7 @@ class Content(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes:
+class Bytes(Struct, frozen=True):
     """Content held in memory: for generated files."""
 
     data: bytes
@@ -39,8 +39,7 @@ class Bytes:
         return io.BytesIO(self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class FileContent:
+class FileContent(Struct, frozen=True):
     """Content of a file on disk, which must stay unchanged until the layer is written.
 
     A symbolic link in its place is refused (ELOOP): what was inspected is what is read.
@@ -52,8 +51,7 @@ class FileContent:
         return os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directory:
+class Directory(Struct, frozen=True, kw_only=True):
     path: str
     mode: int = 0o755
     uid: int = 0
@@ -71,8 +69,7 @@ class Metadata(NamedTuple):
     xattrs: tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class File(Struct, frozen=True, kw_only=True):
     """A regular file of exactly `size` bytes; `xattrs` become PAX records."""
 
     path: str
@@ -90,8 +87,7 @@ class File:
         return Metadata(self.mode, self.uid, self.gid, self.mtime, self.xattrs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Symlink:
+class Symlink(Struct, frozen=True, kw_only=True):
     """A symbolic link; `target` is kept verbatim, whether or not it exists."""
 
     path: str
@@ -101,8 +97,7 @@ class Symlink:
     mtime: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hardlink:
+class Hardlink(Struct, frozen=True, kw_only=True):
     """A second name for `target`, the path of a File before it in the same segment, whose metadata it repeats."""
 
     path: str

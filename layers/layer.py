@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.compress import Codec, OrderedMap, blocks
 from layers.digest import Digest, DigestWriter, Writable
@@ -18,8 +19,7 @@ __all__ = ["Layer", "write_layer"]
 _BLOCK = 1 << 20  # 1 MiB: hashed at once, because a call per header costs more than the hashing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(Struct, frozen=True, kw_only=True):
     """A layer that has been written: `diff_id` is of the tar, `digest` and `size` (bytes) are of the blob."""
 
     diff_id: Digest

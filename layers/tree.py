@@ -7,9 +7,10 @@ alike: no whiteouts, no duplicate paths, nothing below a symbolic link, hard lin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 from layers.entry import Directory, Entry, File, Hardlink, Symlink
 from layers.errors import EntriesError, EntryError, LayerError
@@ -32,8 +33,7 @@ _WHITEOUT = ".wh."
 _LONGEST_CHARACTER = 4  # bytes of UTF-8
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """The entries of one package, in writing order. Its bytes do not depend on the segments beside it.
 
     A sequence of entries is looked through before anything is written, and may hold directories anywhere. Any other
@@ -200,7 +200,7 @@ class _Ledger:
         own.add(path)
         if other == entry:
             return None
-        differing = [field.name for field in fields(entry) if getattr(other, field.name) != getattr(entry, field.name)]
+        differing = [name for name in entry.__struct_fields__ if getattr(other, name) != getattr(entry, name)]
         sides = [", ".join(f"{key} {_shown(key, getattr(one, key))}" for key in differing) for one in (other, entry)]
         return EntryError(path, f"is a directory with {sides[0]} in segment `{owner}`, {sides[1]} in `{segment}`")
 

@@ -8,9 +8,10 @@ value returned, until `publish` gives it a name.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from layers.entry import Directory
 from layers.layer import write_layer

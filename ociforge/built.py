@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Built", "BuiltLayer", "built_image", "built_index", "known_image"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltLayer:
+class BuiltLayer(Struct, frozen=True, kw_only=True):
     """A layer of ours: what it is called, its packages (`name version build`), and whether it existed already.
 
     `key` names the layer by its inputs. `found` is the image that it is taken from, None when the store has it.
@@ -54,8 +55,7 @@ class BuiltLayer:
         return Blob(descriptor=descriptor, open=partial(store.open, descriptor))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
+class Built(Struct, frozen=True, kw_only=True):
     """An image or index that has no name yet; a Source.
 
     `documents` and `blobs` hold all that `descriptor` leads to; `layers` are those that this build made or reused.

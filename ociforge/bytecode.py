@@ -13,8 +13,9 @@ import re
 import struct
 import subprocess
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from layers.entry import Bytes, Directory, File
 from ociforge.errors import BuildError

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from layers.digest import Digest
@@ -27,30 +28,26 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class StageStarted:
+class StageStarted(Struct, frozen=True):
     """A stage of the build begins: `what` is a phrase such as `linking 23 packages`."""
 
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(Struct, frozen=True):
     """Something the user should know, though the work goes on."""
 
     message: str
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LayerStarted:
+class LayerStarted(Struct, frozen=True):
     """A layer is being packed; `LayerMade` follows, with the same title."""
 
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class LayerMade:
+class LayerMade(Struct, frozen=True):
     """A layer is in the store; `reused` when it was there before. `size` in bytes, compressed."""
 
     title: str
@@ -59,8 +56,7 @@ class LayerMade:
     reused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BlobStarted:
+class BlobStarted(Struct, frozen=True):
     """A transfer of `size` bytes begins, or begins anew; 0 when it is not known how many.
 
     `place` names the other side, a URL where one file is fetched; `title` says what is in the blob.
@@ -72,16 +68,14 @@ class BlobStarted:
     title: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BlobProgress:
+class BlobProgress(Struct, frozen=True):
     """`count` more bytes of the blob have passed."""
 
     digest: Digest
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlobDone:
+class BlobDone(Struct, frozen=True):
     """A transfer ended; `outcome` is `uploaded`, `mounted`, `exists` or `downloaded`."""
 
     digest: Digest
@@ -89,8 +83,7 @@ class BlobDone:
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialUsed:
+class CredentialUsed(Struct, frozen=True):
     """Which file or helper supplied the credential for a registry; never the secret."""
 
     registry: str

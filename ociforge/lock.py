@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ociforge.conda.solve import solve
 from ociforge.errors import BuildError, LockError, SolveError
@@ -44,8 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Change", "LockRequest", "LockResult", "Tally", "bases", "lock"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockRequest:
+class LockRequest(Struct, frozen=True, kw_only=True):
     """`previous` is what was locked before; its packages are kept where they fit, unless `upgrade` is set.
 
     `now` has a time zone. `cache` is a directory for the indexes of channels; `retries` how often a request to one is
@@ -66,8 +67,7 @@ class LockRequest:
     network: Network = ONLINE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class Tally(Struct, frozen=True, kw_only=True):
     """How many packages an environment has on a platform."""
 
     environment: str
@@ -76,8 +76,7 @@ class Tally:
     pypi: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """A package that is another one than before; None is "not there". `before` and `after` are version and build."""
 
     environment: str
@@ -88,8 +87,7 @@ class Change:
     after: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockResult:
+class LockResult(Struct, frozen=True, kw_only=True):
     """The text of `pixi.lock`, and what is in it, in the manifest's order of environments and platforms."""
 
     text: str
@@ -97,8 +95,7 @@ class LockResult:
     changes: tuple[Change, ...]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Solution:
+class _Solution(Struct, kw_only=True):
     """What a unit has been given; `purls` says what conda packages bring, by URL, as far as a lock of before knew."""
 
     unit: Unit

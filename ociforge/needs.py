@@ -6,8 +6,9 @@ once: nothing is read here but what the lock names on this machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from ociforge.conda.fetch import archive_digest
@@ -35,8 +36,7 @@ __all__ = ["Needs", "Wanted", "locked_rows", "needs", "wanted"]
 _GLIBC = "2.28"  # what an environment has that declares none
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(Struct, frozen=True, kw_only=True):
     """One image that is to be built; `selection` is what the lock holds for `environment`."""
 
     settings: ImageSettings
@@ -45,8 +45,7 @@ class Wanted:
     selection: Selection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
+class Needs(Struct, frozen=True, kw_only=True):
     """What all of some images need, each thing once, in an order that does not depend on theirs.
 
     `wheels` are locked with a digest; `builds` are source distributions and commits, whose wheels have to be built, for

@@ -7,9 +7,10 @@ mirrors are believed no more than the places that they stand for.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from ociforge.events import Warned, ignore
 
@@ -24,8 +25,7 @@ __all__ = ["ONLINE", "Mirrors", "Network", "Place", "Route", "prefix_problem"]
 _SCHEMES = ("https", "http", "file", "oci", "s3", "gcs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """Where to look for something; `mirror` is the prefix that stands for another one, None where that is not so."""
 
     url: str
@@ -37,8 +37,7 @@ class Place:
         return self.url.startswith("file:")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirrors:
+class Mirrors(Struct, frozen=True, kw_only=True):
     """Prefixes of URLs, and those to try in their place, in order; the URL itself is tried last.
 
     Of several prefixes that fit, the longest counts. None of them has a credential in it; a mirror may.
@@ -68,8 +67,7 @@ class Mirrors:
         return (*(Place(url=_joined(text, rest), mirror=text) for text in self.prefixes[prefix]), own)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(Struct, frozen=True, kw_only=True):
     """What a build may reach for packages. `offline`: nothing but this machine's files. `netrc` is the file with
     credentials for the hosts of PyPI files, None for none.
     """

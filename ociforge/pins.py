@@ -7,8 +7,9 @@ leads to, or of the file of a `rootfs:` base. The text is canonical JSON, one li
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -31,8 +32,7 @@ _HINT: Final = "run `ociforge lock`"
 _DAMAGED_HINT: Final = "resolve the conflict in it, or make a new one with `ociforge lock --upgrade --only bases`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Use:
+class Use(Struct, frozen=True, kw_only=True, order=True):
     """A base image that an image of the workspace is built on; `base` is as the settings name it."""
 
     base: str
@@ -44,8 +44,7 @@ class Use:
         return cls(base=base, platform=str(platform))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pins:
+class Pins(Struct, frozen=True, kw_only=True):
     """The pins of a workspace; `parse` and `to_bytes` are inverse."""
 
     digests: Mapping[Use, Digest] = field(default_factory=dict)

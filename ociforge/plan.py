@@ -9,8 +9,9 @@ history of real locks: at 40 layers an update re-pulls within 1.5 points of what
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from ociforge.errors import BuildError
@@ -32,8 +33,7 @@ _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(Struct, frozen=True, kw_only=True):
     """One package as the plan sees it: all from the lock.
 
     `kind` tells conda packages from wheels, whose layers lie above; `name`, unique in its kind, is without
@@ -56,8 +56,7 @@ class Member:
         return self.kind, self.name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(Struct, frozen=True, kw_only=True):
     """What all environment layers of a build have in common and their bytes depend on.
 
     `codec` is the codec's identity; `mtime` the time of generated files in seconds; `clamp` the latest time that
@@ -93,8 +92,7 @@ class Recipe:
         return Digest.of(canonical_json(facts))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Struct, frozen=True, kw_only=True):
     """The packages of one layer, by name."""
 
     members: tuple[Member, ...]

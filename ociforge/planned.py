@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
 
 from ociforge.oci.annotations import LAYER_KEY, LAYER_TITLE
 from ociforge.oci.image import assemble
@@ -25,8 +26,7 @@ __all__ = ["Place", "PlannedImage", "PlannedLayer"]
 Place = Literal["store", "image", "make"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedLayer:
+class PlannedLayer(Struct, frozen=True, kw_only=True):
     """A layer of ours, by its `key`. `packages` are shown as `name version build`.
 
     `layer` is what the key names, when that is known: it is in the store, or in an earlier image, which `found` tells.
@@ -41,7 +41,7 @@ class PlannedLayer:
     found: Found | None = None
     size: int = 0
     download: int = 0
-    segments: Callable[[], Iterable[Segment]] = field(repr=False, compare=False)
+    segments: Callable[[], Iterable[Segment]]
 
     @property
     def place(self) -> Place:
@@ -49,8 +49,7 @@ class PlannedLayer:
         return "make" if self.layer is None else "store" if self.found is None else "image"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedImage:
+class PlannedImage(Struct, frozen=True, kw_only=True):
     """The image of `request`, named by `key` if its inputs are all known; `layers` are our own, lowest first.
 
     `known` is the image itself, when it was built before: then there is nothing to do. `left_out` tells how many files
@@ -63,7 +62,7 @@ class PlannedImage:
     changes: ConfigChanges | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     known: Built | None = None
-    left_out: Callable[[], Mapping[str, tuple[int, int]]] = field(default=dict, repr=False, compare=False)
+    left_out: Callable[[], Mapping[str, tuple[int, int]]] = dict
 
     @property
     def digest(self) -> Digest | None:

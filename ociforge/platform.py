@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.errors import BuildError
 
@@ -23,8 +24,7 @@ _SUBDIRS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
+class Platform(Struct, frozen=True, kw_only=True):
     """An OCI platform (image-spec, image-index.md, "platform"). `parse` and `str` are inverse."""
 
     os: str = "linux"

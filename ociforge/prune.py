@@ -7,8 +7,9 @@ import fcntl
 import os
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.store import locked
 
@@ -31,8 +32,7 @@ _KINDS = {
 _RECENT = 24 * 3600  # seconds; longer than any build runs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True):
     """Files of one kind in the store, and their bytes together."""
 
     kind: str
@@ -41,8 +41,7 @@ class Usage:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
+class Pruned(Struct, frozen=True, kw_only=True):
     """What was removed and what is left, in files and bytes; `busy`: others used the store meanwhile."""
 
     removed: int
@@ -52,8 +51,7 @@ class Pruned:
     busy: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(Struct, frozen=True):
     used: int  # nanoseconds since 1970
     path: Path
     size: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
+
+from msgspec import Struct
 
 from ociforge.errors import ImageError
 from ociforge.events import StageStarted, Warned, ignore
@@ -32,16 +33,14 @@ __all__ = ["Kind", "Publication", "Published", "Tally", "Transfer", "publish"]
 Kind = Literal["config", "index", "layer", "manifest"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """How many blobs, and of how many bytes together."""
 
     count: int
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(Struct, frozen=True, kw_only=True):
     """What became of one blob, manifest or index."""
 
     descriptor: Descriptor
@@ -54,8 +53,7 @@ class Transfer:
         return self.descriptor.size if self.outcome == "uploaded" else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(Struct, frozen=True, kw_only=True):
     """What a destination calls the image now, and what became of all that belongs to it: each digest once, children
     before the manifests that name them.
     """
@@ -163,16 +161,14 @@ def _key(descriptor: Descriptor) -> _Key:
     return descriptor.digest, descriptor.media_type in MANIFEST_TYPES | INDEX_TYPES
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """Something that belongs to an image."""
 
     descriptor: Descriptor
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Document:
+class _Document(Struct, frozen=True, kw_only=True):
     """A manifest or index, and the blobs that it names itself."""
 
     descriptor: Descriptor
@@ -181,8 +177,7 @@ class _Document:
     parts: tuple[_Part, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
+class _Image(Struct, frozen=True, kw_only=True):
     """All that belongs to what `root` names: each of `documents` and of `parts` once, children first."""
 
     source: Source

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ociforge.network import ONLINE
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Request"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """One image to build. `selection` is what the lock holds for `environment`, which is of the workspace's.
 
     `epoch` is the time, in seconds, of the image and of generated files, None for no time at all (files get 0);

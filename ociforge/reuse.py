@@ -8,9 +8,10 @@ layer itself tells when an image claims another one for the same key.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.compress import decompress
 from layers.digest import Digest
@@ -39,8 +40,7 @@ __all__ = ["Found", "Previous", "described_layer", "read_previous"]
 _MAX_UNPACKED = 1 << 40  # 1 TiB: a layer that unpacks to more is an attack
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """A layer of an earlier image: what it is, the descriptor that names it there, and the image it is in."""
 
     layer: Layer
@@ -73,8 +73,7 @@ class Found:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Previous:
+class Previous(Struct, frozen=True, kw_only=True, eq=False):
     """An image of ours; `layers` are those that have a key, by it.
 
     `key` names the image by all that it follows from; None for an image without. `name` is for messages.

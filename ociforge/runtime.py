@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.entry import Bytes, File
 from ociforge.errors import BuildError
@@ -34,8 +35,7 @@ _SHELLS = ("bash", "sh", "dash")
 _ANNOTATION = "org.opencontainers.image."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
+class Runtime(Struct, frozen=True, kw_only=True):
     """`changes` to the base's configuration, and the `entrypoint` they name, None when the image can have none."""
 
     changes: ConfigChanges

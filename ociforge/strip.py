@@ -7,8 +7,9 @@ neighbours. Names and rules are part of the layer key: a rule that changes is a 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from layers.entry import Directory, File, Hardlink
 from layers.tree import parents

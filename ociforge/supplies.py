@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from ociforge.conda.facts import gather_facts
@@ -43,8 +45,7 @@ __all__ = ["Kind", "Lack", "Means", "Supply", "fetch_base", "fetch_packages", "l
 Kind = Literal["conda", "wheel", "built", "requirement", "base"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supply:
+class Supply(Struct, frozen=True, kw_only=True):
     """Something that is in the store now; `fresh`: it was not before. `size` in bytes, as it is kept."""
 
     kind: Kind
@@ -54,16 +55,14 @@ class Supply:
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lack:
+class Lack(Struct, frozen=True, kw_only=True):
     """Something of the package `name` that a build may need, and that is not on this machine."""
 
     name: str
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Means:
+class Means(Struct, frozen=True, kw_only=True, dict=True):
     """How things are had. `staging` is an empty directory of the caller's; `environ` is the environment of git and of
     build backends, `mtime` the time that these are told. `map_` runs side by side.
     """

@@ -7,9 +7,10 @@ that reuse layers from an image believe it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.compress import decompress
 from layers.digest import Digest
@@ -34,8 +35,7 @@ __all__ = ["Verified", "verify"]
 _MAX_UNPACKED = 1 << 40  # 1 TiB: a layer that unpacks to more is an attack
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class Verified(Struct, frozen=True, kw_only=True):
     """What was read and found right: `blobs` are distinct configurations and layers, `size` their bytes together."""
 
     descriptor: Descriptor
@@ -44,8 +44,7 @@ class Verified:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(Struct, frozen=True):
     """A layer, what the configuration says that it unpacks to (None: it is no layer of an image), and who names it."""
 
     descriptor: Descriptor

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from layers.compress import Codec
 from ociforge import base
@@ -200,7 +201,7 @@ def test_an_archive_that_changes_while_it_is_read(tiny: Tiny, tmp_path: Path) ->
 def test_what_a_channel_served_wrongly_is_forgotten(tmp_path: Path, installer: Installer, message: str) -> None:
     """A plan is made with another archive than the lock names; the build finds out, and the next one is right."""
     made = tiny_workspace(
-        tmp_path / "workspace", packages=[replace(HOOK, activate=None, files={"bin/sh": "", "x": ""})]
+        tmp_path / "workspace", packages=[dataclasses.replace(HOOK, activate=None, files={"bin/sh": "", "x": ""})]
     )
     lying = made.archive("hook").read_bytes()
     tiny = tiny_workspace(tmp_path / "other", packages=[HOOK], channel=tmp_path / "other-channel")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from layers.compress import Codec
 from layers.digest import Digest
@@ -165,7 +167,7 @@ def without_key(manifest: ImageManifest) -> ImageManifest:
 
 def tiny(*, extra: Mapping[str, Member] | None = None, **config: Any) -> HandmadeImage:
     image = tiny_image(extra=extra)
-    return replace(image, config={**image.config, **config})
+    return dataclasses.replace(image, config={**image.config, **config})
 
 
 NEWER = tiny(
@@ -220,8 +222,10 @@ class TestTheSameAsBuilding:
         assert documents(on_old)[0] == without_key(documents(build(old, layers, changes))[0])
 
     def test_one_layer_and_several(self, scene: Scene) -> None:
-        old = scene.base("h.io/old:1", replace(tiny(), layers=(tiny().layers[0],), history=None))
-        new = scene.base("h.io/new:1", replace(NEWER, layers=(*NEWER.layers, tar_of({"etc/more": b""})), history=()))
+        old = scene.base("h.io/old:1", dataclasses.replace(tiny(), layers=(tiny().layers[0],), history=None))
+        new = scene.base(
+            "h.io/new:1", dataclasses.replace(NEWER, layers=(*NEWER.layers, tar_of({"etc/more": b""})), history=())
+        )
         rebased = scene.rebase(build(old), "docker://h.io/new:1")
         assert documents(rebased) == (without_key(documents(build(new))[0]), documents(build(new))[1])
         assert len(documents(rebased)[0].layers) == 3 + 3
@@ -426,7 +430,7 @@ class TestTheOldBase:
     def test_another_than_the_one_below(self, scene: Scene) -> None:
         source = build(scene.base("h.io/old:1", tiny()))
         scene.base("h.io/other:1", NEWER)
-        scene.base("h.io/large:1", replace(tiny(), layers=tiny().layers * 4, history=None))
+        scene.base("h.io/large:1", dataclasses.replace(tiny(), layers=tiny().layers * 4, history=None))
         for name in ("other", "large"):
             error = refusal(scene, source, NEWER, f"docker://h.io/{name}:1")
             assert error.message == (
@@ -445,7 +449,9 @@ class TestTheOldBase:
         old = tiny()
         scene.base("h.io/old:1", old)
         top = tar_of({"opt": 0o755, "opt/own": b"", "tmp/.wh..wh..opq": b"", "usr/.wh.lib": b""})
-        write_docker_archive(replace(old, layers=(*old.layers, top), history=None), tmp_path / "saved.tar", tags=())
+        write_docker_archive(
+            dataclasses.replace(old, layers=(*old.layers, top), history=None), tmp_path / "saved.tar", tags=()
+        )
         saved = transports.source(f"docker-archive:{tmp_path}/saved.tar")
         new = scene.base("h.io/new:1", NEWER)
         arguments: Any = {"old": "docker://h.io/old:1", "open_base": scene.open, "store": scene.store}
@@ -561,7 +567,7 @@ class TestPaths:
             Symlink(path="etc/os-release", target="x"),
             regular("etc/fine"),
         ]
-        old = scene.base("h.io/old:1", replace(tiny(), layers=(tar_of({"etc": 0o755}),), history=None))
+        old = scene.base("h.io/old:1", dataclasses.replace(tiny(), layers=(tar_of({"etc": 0o755}),), history=None))
         error = refusal(scene, build(old, {"files": entries}, titled=False), tiny())
         lines = [line.removeprefix("base image `h.io/new:1`: ") for line in error.message.splitlines()]
         assert sorted(lines) == [
@@ -592,7 +598,7 @@ class TestPaths:
 
 class TestIndex:
     def images(self, scene: Scene, name: str, image: HandmadeImage) -> None:
-        scene.base(name, image, replace(image, architecture="arm64", variant="v8"))
+        scene.base(name, image, dataclasses.replace(image, architecture="arm64", variant="v8"))
 
     def index(self, scene: Scene, **notes: str) -> MemorySource:
         """Two images on `h.io/old:1`, and an attestation of one."""
@@ -648,7 +654,7 @@ class TestIndex:
 def test_more_layers_than_engines_take(scene: Scene) -> None:
     source = build(scene.base("h.io/old:1", tiny()))
     many = tuple(tar_of({f"etc/{n}": b""}) for n in range(123))
-    error = refusal(scene, source, replace(tiny(), layers=(tiny().layers[0], *many[1:]), history=None))
+    error = refusal(scene, source, dataclasses.replace(tiny(), layers=(tiny().layers[0], *many[1:]), history=None))
     assert error.message == "image: 126 layers: engines take at most 125"
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from layers.entry import Directory, Entry, File, FileContent, Symlink
 from layers.tree import parents
@@ -97,8 +99,7 @@ def collect(
     return tuple(_entries(walk, prefix, mtime))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """A file or link to take; `path` is relative to the workspace. `target` belongs to links."""
 
     path: str
@@ -108,8 +109,7 @@ class _Found:
     target: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """A directory on the walk, and what its parents and the settings mean for what is in it."""
 
     path: str = ""

@@ -7,9 +7,9 @@ that goes from the top down and may come into an ignored directory after all.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from pathspec import GitIgnoreSpec
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ _MARK = "ps_d"  # pathspec's group for the slash that ends a matched directory
 _NAMED_MARK = f"?P<{_MARK}>"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(Struct, frozen=True):
     index: int  # of the line
     regex: re.Pattern[str]
     positive: bool  # does not begin with `!`

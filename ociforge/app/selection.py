@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.app.ignore import Patterns
 from ociforge.errors import AppError
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Selection"]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """`include` patterns are relative to the workspace, without leading slash; the empty one is the workspace itself.
 
     `everything` is meant without any. `excluded` has the last word, in git's syntax.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.compress import decompress
 from layers.digest import Digest
@@ -56,8 +57,7 @@ _ROOTFS_FORMAT = 1  # of the catalog keys for files given as `rootfs:`
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # what engines assume where none is set
 
 
-@dataclass(frozen=True, kw_only=True)
-class Base:
+class Base(Struct, frozen=True, kw_only=True, dict=True):
     """An image to build on.
 
     `digest` is of what `name` names, so often of an index; both are None for a file or nothing. `layers` have OCI media
@@ -69,9 +69,9 @@ class Base:
     platform: Platform
     config: ImageConfig
     layers: tuple[Descriptor, ...]
-    list_paths: Callable[[], Tree] = field(repr=False, compare=False)
-    store: Store | None = field(default=None, repr=False)
-    source: Source | None = field(default=None, repr=False)
+    list_paths: Callable[[], Tree]
+    store: Store | None = None
+    source: Source | None = None
 
     @cached_property
     def tree(self) -> Tree:
@@ -252,8 +252,7 @@ def _check_platform(what: str, wanted: Platform, announced: Platform | None, fou
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Lister:
+class _Lister(Struct, frozen=True):
     """Lists a layer: from the store's listings, else from the blob in the store, else from the source's."""
 
     store: Store

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
+
+from msgspec import Struct
 
 from ociforge.errors import BaseImageError
 
@@ -36,8 +37,7 @@ _FILE: Final = re.compile(r"libc-([0-9]+\.[0-9]+)\.so")  # before 2.34 `libc.so.
 _BANNER: Final = re.compile(r" release version ([0-9]+(?:\.[0-9]+)+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Libc:
+class Libc(Struct, frozen=True, kw_only=True):
     """A C library; `version` is (2, 36) for glibc 2.36, None when it is not known."""
 
     family: Literal["glibc", "musl"]

@@ -12,8 +12,9 @@ import io
 import json
 import re
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn
+
+from msgspec import Struct
 
 from layers.digest import Digest, DigestWriter
 from layers.errors import DigestError
@@ -60,8 +61,7 @@ _KINDS: dict[bytes, Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(Struct, frozen=True, kw_only=True):
     """One path of a layer, without leading slash; the root itself is the empty path.
 
     `target` is verbatim for a symbolic link and a path for a hard link. `text` is the content of the files in
@@ -78,8 +78,7 @@ class Member:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """The members of one layer in their order, and the digest of its uncompressed tar."""
 
     diff_id: Digest

@@ -7,8 +7,10 @@ programs behind a new directory `bin`, and a directory entry `bin` replaces the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from layers.entry import Directory, Entry, Hardlink
 from layers.tree import parents as parents_of
@@ -23,8 +25,7 @@ MAX_LINKS = 40  # symbolic links on the way to one path, as in Linux
 _HINT = "choose another path, or a base image that does not have this one"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """What is at a path: `target` belongs to symbolic links, `text` to the files whose text is kept."""
 
     kind: Literal["directory", "file", "symlink", "device", "fifo"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform as machine
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from layers.entry import Bytes, FileContent
@@ -43,8 +45,7 @@ __all__ = ["Bundle", "collect"]
 _Piece = tuple[Item, "Content"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
+class Bundle(Struct, frozen=True, kw_only=True):
     """A bundle to write: the bytes of each file by digest, and its base images as `index.json` lists them."""
 
     manifest: BundleManifest

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BaseDocuments", "pinned", "read_documents"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseDocuments:
+class BaseDocuments(Struct, frozen=True, kw_only=True):
     """All that belongs to a base image on a platform: `documents` are indexes, the manifest and the configuration."""
 
     documents: tuple[Descriptor, ...]

@@ -17,8 +17,9 @@ The same bytes are listed once for each role that they have.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from layers.digest import Digest
 from ociforge.errors import ImageError, PackageError, TransportError
@@ -86,8 +87,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Item(Struct, frozen=True, kw_only=True):
     """One file of a bundle. `name` is its title; `notes` are further annotations."""
 
     role: str
@@ -146,8 +146,7 @@ class Item:
         return f"{ROLES[self.role]} `{self.name}`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class BundledImage:
+class BundledImage(Struct, frozen=True, kw_only=True, order=True):
     """An image that a bundle is for: an environment on a `platform` of OCI's, which the lock calls `locked`."""
 
     environment: str
@@ -175,8 +174,7 @@ class BundledImage:
         return f"`{self.environment}` on `{self.platform}`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BundleManifest:
+class BundleManifest(Struct, frozen=True, kw_only=True):
     """What is in a bundle, and for which images. `of` sorts; `parse` and `to_bytes` are inverse."""
 
     items: tuple[Item, ...]

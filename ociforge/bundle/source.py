@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tarfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -32,8 +33,7 @@ _KNOWN = ("index.json", "manifest.json", "oci-layout")  # what those who copy ar
 _AGAIN = "copy the bundle again, or make a new one with `ociforge bundle create`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(Struct, frozen=True, kw_only=True):
     """A bundle that has been opened: its manifest is verified, its files are not yet.
 
     `held` are the blobs that are here, None where only asking for one tells. `strays` are members of the file that

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from ociforge.bundle.check import agreement, explained, structure
@@ -31,8 +32,7 @@ _HINT = "copy the bundle again, or make a new one with `ociforge bundle create`"
 _STORE_HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that can be written"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(Struct, frozen=True, kw_only=True):
     """What was new to the store and what was there already, in files and bytes."""
 
     count: int

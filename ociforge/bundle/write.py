@@ -8,8 +8,9 @@ entry in `index.json`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from layers.entry import Bytes, Directory, File
@@ -37,8 +38,7 @@ SINCE: Final = "dev.ociforge.bundle.since"  # of the entry in `index.json`: the 
 _BLOBS = "blobs/sha256"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(Struct, frozen=True, kw_only=True):
     """A bundle's file: `digest` is its manifest's; `count` and `size`, in bytes, of the blobs that are in it."""
 
     digest: Digest

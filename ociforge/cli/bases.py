@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ociforge.errors import BaseImageError, ImageError, OfflineError, ReferenceFormatError
 from ociforge.events import StageStarted, Warned
@@ -38,8 +40,7 @@ class UnpinnedError(OfflineError):
     """A base image that only its registry could tell, which cannot be asked."""
 
 
-@dataclass
-class Bases:
+class Bases(Struct, dict=True):
     """Looks base images up, each once; relative paths start at `root`.
 
     `strict` is what to make of `pins`: True refuses a base that has none or another one, None warns of that for images

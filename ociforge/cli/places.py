@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge import transports
 from ociforge.cli.platforms import host
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Places", "credential_store", "own_auth_file"]
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(Struct, frozen=True, dict=True):
     """Opens sources and destinations: `registry` says how to speak to registries, `notify` hears of transfers."""
 
     registry: RegistryOptions

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from msgspec import Struct
 
 from ociforge.cli import options
 from ociforge.cli.console import Console, counted, megabytes
@@ -84,8 +84,7 @@ def _layers(plan: PlannedImage) -> Sequence[PlannedLayer]:
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class _Row(Struct, frozen=True, kw_only=True):
     """What is going to be done about a layer. `place` is its own, or `shared` where the image of another platform has
     it, too, and comes first; `download` and `upload` are bytes.
     """
@@ -96,8 +95,7 @@ class _Row:
     upload: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
+class _Told(Struct, frozen=True, kw_only=True):
     """What is going to be done for one image: `rows` for its own layers; of its base image, bytes."""
 
     image: PlannedImage

@@ -7,8 +7,9 @@ planned before anything is made.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.build import planned
 from ociforge.errors import BaseImageError, BuildError, ForgeError, PackageError, PlatformError, WorkspaceError
@@ -35,8 +36,7 @@ __all__ = ["Plan", "Refusals", "labelled", "planned_images", "requests"]
 _REFUSED = (WorkspaceError, PackageError, BaseImageError, BuildError)  # not what may be otherwise a minute later
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """What is going to be done for one platform; `previous` are the images that layers may come from."""
 
     image: PlannedImage

@@ -10,10 +10,10 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
 
 from ociforge.events import BlobDone, BlobStarted, LayerMade, LayerStarted, StageStarted
 
@@ -64,8 +64,7 @@ def name_of(event: BlobStarted) -> str | None:
     return None if match is None else escaped(match[1])
 
 
-@dataclass(slots=True)
-class Row:
+class Row(Struct):
     """Something under way since `since` (monotonic seconds): `count` of `size` bytes, 0 when the size is not known."""
 
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Piece", "Repository", "Traffic"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Piece(Struct, frozen=True, kw_only=True):
     """A layer on its way: `digest` is None before it is made, `key` where nothing but bytes names it.
 
     `size` in bytes, of its archives while there is no layer; `origin` is the repository that it can be mounted or has
@@ -50,8 +50,7 @@ class Piece:
         ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repository:
+class Repository(Struct, frozen=True, kw_only=True):
     """A repository that the image is pushed to, by its registry and whole name, and which layers are known to be in it:
     those of the images behind its tags.
     """
@@ -68,8 +67,7 @@ class Repository:
         return piece.origin is None or piece.origin.registry != self.registry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class Traffic(Struct, frozen=True, kw_only=True):
     """What goes over the network for layers; `local` says whether some place on this machine gets all bytes."""
 
     repositories: Sequence[Repository]

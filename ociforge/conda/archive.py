@@ -9,9 +9,10 @@ import bz2
 import io
 import struct
 import zipfile
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
 
 from layers.compress import Codec
 from layers.decompress import decompress
@@ -39,8 +40,7 @@ _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of the name 
 _ZIP_ENCRYPTED = 1 << 0  # the bit of a zip member's flags
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveFile:
+class ArchiveFile(Struct, frozen=True, kw_only=True):
     """A package archive on disk; `filename` is the package's own, which tells the format and is for messages.
 
     All that reads it raises PackageError for what is damaged, cut short, followed by anything, or no archive at all.

@@ -10,10 +10,10 @@ Generated scripts (entry points) are files like others here; rattler itself leav
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from rattler import PackageRecord
 
 from ociforge.conda.info import EntryPoint
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "content", "link_order", "lost", "refuse_mixtures", "settle"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """What the package `name`, of the archive `filename`, has at which path below the prefix."""
 
     name: str

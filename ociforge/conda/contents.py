@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.conda.archive import ArchiveFile
 from ociforge.conda.info import PathInfo, parse_info
@@ -18,16 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["Contents", "Placed", "contents"]
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """A file of the archive: its `position` there, and the `member` that has its content, for hard links another."""
 
     position: int
     member: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class Contents(Struct, frozen=True, kw_only=True):
     """What the archive says of itself, and its members by name, directories included."""
 
     info: PackageInfo

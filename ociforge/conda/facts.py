@@ -8,10 +8,10 @@ archive as soon as that is read for another reason.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from ociforge.conda.archive import ArchiveFile
 from ociforge.conda.fetch import Archive, Fetcher, archive_digest, collected, local_path
@@ -49,8 +49,7 @@ class Documents(Protocol):
     def record(self, key: Digest, data: bytes) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageFacts:
+class PackageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the archive with the sha256 `archive`.
 
     `texts` has the content of each file that activation reads, as it is in the archive. `verified`: all comes from an
@@ -59,7 +58,7 @@ class PackageFacts:
 
     archive: Digest
     info: PackageInfo
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = msgspec.field(default_factory=dict)
     verified: bool
 
     def to_json(self) -> bytes:

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from msgspec import Struct
 from rattler.networking import Client
 from rattler.package_streaming import download_to_writer
 
@@ -47,8 +47,7 @@ _FETCH_HINT = "fetch it where there is a network: `ociforge fetch`"
 _CACHE_HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that can be written"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
+class Archive(Struct, frozen=True, kw_only=True):
     """A verified archive: in the cache, or where a `file:` URL has it. `size` in bytes.
 
     `stamp` tells the file that was verified from others; see `check_unchanged`.

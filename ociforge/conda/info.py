@@ -7,7 +7,6 @@ Pure: bytes in, frozen values out. `paths.json` lists what is linked into an env
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -51,8 +50,7 @@ class PathInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     no_link: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryPoint:
+class EntryPoint(msgspec.Struct, frozen=True, kw_only=True):
     """A script to make: `command` calls `function` of `module`."""
 
     command: str
@@ -74,8 +72,7 @@ class EntryPoint:
         return f"bin/{self.command}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Python:
+class Python(msgspec.Struct, frozen=True, kw_only=True):
     """The environment's interpreter: `version` is `major.minor`, `site_packages` is below the prefix."""
 
     version: str
@@ -103,8 +100,7 @@ class Python:
         return f"bin/{rest}" if slash and first == "python-scripts" else path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageInfo:
+class PackageInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What the archive `filename` holds: `paths` in the package's own order, and what it wants made of them.
 
     `entry_points` are there for noarch Python packages only.

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.entry import Directory, Entry, File, FileContent, Hardlink, Symlink
 from ociforge.conda.linked import on_disk
@@ -37,8 +38,7 @@ _LATEST = 2**31 - 1  # 2038-01-19: file systems with 32-bit times store nothing 
 ENTRY_POINT = "unix_python_entry_point"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(Struct, frozen=True, kw_only=True):
     """Files of the staging directory `root` -> entries below `prefix` (without leading slash).
 
     `hosts` are the directories of this machine that no entry may name.

@@ -9,10 +9,11 @@ imitated but refused.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct
 
 from layers.entry import Bytes, Directory, File, Hardlink, Symlink
 from layers.tree import Segment
@@ -83,8 +84,7 @@ def link(
     return Segment(archive.record.name.normalized, plan, plan.directories())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class _Plan(Struct, frozen=True, kw_only=True):
     """What there is to know before the archive is read. Each iteration reads it anew.
 
     `meta` is where the package's record goes, below the prefix; `excluded` are places where nothing of its files goes.

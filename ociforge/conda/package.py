@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Activation", "Conflict", "Installation", "Package"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activation:
+class Activation(Struct, frozen=True, kw_only=True):
     """What packages ask to happen when the environment is activated. Paths are relative to the prefix.
 
     `scripts`: `etc/conda/activate.d/*.sh`, sorted. `variables`: (path, JSON text) of each file of
@@ -38,8 +38,7 @@ class Activation:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
+class Package(Struct, frozen=True, kw_only=True):
     """A conda package at the prefix: everything that its layer holds.
 
     `sha256` and `size` (bytes) are those of the archive. `entries` are in writing order: every directory from the
@@ -58,8 +57,7 @@ class Package:
     activation: Activation = Activation()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Conflict:
+class Conflict(Struct, frozen=True, kw_only=True, order=True):
     """Several packages provide `path` (relative to the prefix): `winner`'s is used.
 
     `differs` says whether a loser's content is another one than the winner's.
@@ -71,8 +69,7 @@ class Conflict:
     differs: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
+class Installation(Struct, frozen=True, kw_only=True):
     """An environment laid out in a staging directory.
 
     `packages` are sorted by name, `conflicts` by path. `python` is what noarch packages depend on: `major.minor` of the

@@ -11,8 +11,9 @@ from __future__ import annotations
 import heapq
 import re
 from bisect import bisect
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,8 +40,7 @@ class PrefixError(ValueError):
     """A placeholder in binary data that is shorter than the prefix."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoded:
+class _Encoded(Struct, frozen=True):
     """Placeholder and prefix in an encoding, whose NUL has `unit` bytes."""
 
     name: str
@@ -281,8 +281,7 @@ class _Strings:
             first = after
 
 
-@dataclass(frozen=True, slots=True)
-class _String:
+class _String(Struct, frozen=True):
     """A NUL-terminated string that holds the placeholder at `offsets`; `end` is that of its text."""
 
     encoded: _Encoded

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 import rattler
+from msgspec import Struct, field
 from rattler import (
     BuildString,
     Channel,
@@ -86,8 +86,7 @@ _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`)]+")
 _MISSING: Final = re.compile(r"No candidates were found for (\S+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cutoffs:
+class Cutoffs(Struct, frozen=True, kw_only=True):
     """The times after which packages count as not yet made: a package's own, else its channel's, else `default`.
 
     Times have a time zone; channels are base URLs ending in `/`. A record without a time always passes.
@@ -102,8 +101,7 @@ class Cutoffs:
         return self.packages.get(package, self.channels.get(channel, self.default))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SolveRequest:
+class SolveRequest(Struct, frozen=True, kw_only=True):
     """One set of packages to find. `what` names it in messages: "environment `prod` on `linux-64`".
 
     `specs` and `constraints` are match specs, `channels` base URLs in order, `virtual_packages` (name, version,
@@ -123,8 +121,7 @@ class SolveRequest:
     preferred: tuple[RepoDataRecord, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Means:
+class _Means(Struct, frozen=True, kw_only=True):
     """What channels are read with."""
 
     gateway: Gateway

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,8 +32,7 @@ _FORMAT = 1  # of summaries, and part of their keys
 _SCRIPTS = "etc/conda/activate.d"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What the image's configuration and the layers' keys take from an environment's packages as a whole.
 
     `python`, `conflicts` and `activation` are those of `Installation`. `link_scripts`: (archive's name, path) of what
@@ -91,8 +89,7 @@ class Summary:
         yield from conflict_warnings(self.conflicts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """An environment that could be linked. `facts` are sorted by name, `conflicts` by path.
 
     `python` is as in `Installation`; `owners` has, for each path below the prefix, the name of the package whose file

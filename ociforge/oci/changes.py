@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from ociforge.errors import ImageError
 from ociforge.oci.document import shown
@@ -24,8 +25,7 @@ _HEALTH_DURATIONS = ("Interval", "Timeout", "StartPeriod", "StartInterval")  # n
 _HEALTH_TESTS = ("NONE", "CMD", "CMD-SHELL")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigChanges:
+class ConfigChanges(Struct, frozen=True, kw_only=True):
     """What to set. None and empty collections keep what the base says, but for an empty `entrypoint` or `cmd` (`()`),
     which removes the base's.
 

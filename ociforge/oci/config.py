@@ -6,9 +6,10 @@ and we do not know is kept, so that a base's configuration is inherited as docke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ociforge.errors import ImageError
 from ociforge.oci.changes import ConfigChanges
@@ -39,8 +40,7 @@ DOCKER_ONLY = frozenset({"container", "container_config", "docker_version", "id"
 DOCKER_ONLY_RUN = frozenset({"ArgsEscaped", "Hostname", "Image", "OnBuild"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
+class ImageConfig(Struct, frozen=True, kw_only=True):
     """A configuration that keeps to the specification: `raw` is the whole document, never to be changed; the other
     fields are what is read of it, `None` or empty where the document says nothing.
 

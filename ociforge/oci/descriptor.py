@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -98,8 +99,7 @@ def _refuse_unwritable(value: object, depth: int) -> None:
             _refuse_unwritable(item, depth - 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True, kw_only=True):
     """What a blob is, which bytes it has, and how many. `size` in bytes, never negative.
 
     `from_json` validates and ignores unknown members; `to_json` gives the members that are set.

@@ -5,8 +5,10 @@ Documents that others wrote are named by the digest of their bytes as they came,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from ociforge.errors import ImageError
@@ -47,8 +49,7 @@ _FROM_DOCKER = {
 _WHAT = "image manifest"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageManifest:
+class ImageManifest(Struct, frozen=True, kw_only=True):
     """The manifest of an image, or of an artifact in the form of one. Layers are listed base first."""
 
     config: Descriptor
@@ -111,8 +112,7 @@ class ImageManifest:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(Struct, frozen=True, kw_only=True):
     """An assembled image: both documents, and the descriptor of the manifest, with the platform."""
 
     manifest: bytes

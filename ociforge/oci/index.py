@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from layers.digest import Digest
 from ociforge.errors import ImageError, PlatformError
@@ -35,8 +36,7 @@ _WHAT = "image index"
 _ATTESTATION = "vnd.docker.reference.type"  # marks what is attached to an entry, not an image of its own
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageIndex:
+class ImageIndex(Struct, frozen=True, kw_only=True):
     """An index; the order of `manifests` counts, as engines take the first that fits."""
 
     manifests: tuple[Descriptor, ...]

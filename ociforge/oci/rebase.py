@@ -6,8 +6,9 @@ old base's is taken for inherited, as nothing tells the two apart.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from ociforge.errors import ImageError

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.errors import ImageError
 from ociforge.oci.config import ImageConfig
@@ -27,8 +28,7 @@ MAX_IMAGES = 100  # of one index that are looked at: two documents have to be re
 _ATTACHED = "vnd.docker.reference.type"  # what BuildKit calls its attestations by
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSummary:
+class ImageSummary(Struct, frozen=True, kw_only=True):
     """One image; `config` is None for an artifact in the form of an image. `descriptor` is how it was found."""
 
     descriptor: Descriptor
@@ -52,8 +52,7 @@ class ImageSummary:
         return known if len(known) == len(self.manifest.layers) else (None,) * len(self.manifest.layers)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(Struct, frozen=True, kw_only=True):
     """What `root` stands for: `images`, in the order of the index, and what is attached to them, not looked into.
 
     `annotations` are those of the manifest or index itself.

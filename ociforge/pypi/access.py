@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.errors import PackageError
 from ociforge.network import ONLINE
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["AbsentError", "Access"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Access(Struct, frozen=True, kw_only=True):
     """How to reach servers. `netrc` is the file with credentials for hosts whose URLs hold none; `attempts` bounds how
     often one file is tried; `sleep` takes seconds. `offline`: no server is spoken to; `mirrors` are asked before the
     places that they stand for. Proxies and CA bundles are those of requests' environment.
@@ -28,9 +28,9 @@ class Access:
 
     netrc: Path | None = None
     attempts: int = 4
-    sleep: Callable[[float], object] = field(default=time.sleep, repr=False)
+    sleep: Callable[[float], object] = time.sleep
     offline: bool = False
-    mirrors: Mirrors = field(default=ONLINE.pypi)
+    mirrors: Mirrors = ONLINE.pypi
 
     @classmethod
     def of(cls, network: Network) -> Self:

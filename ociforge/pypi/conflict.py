@@ -6,11 +6,11 @@ order of names, every later file replacing an earlier one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
 from packaging.utils import canonicalize_name
 
 from ociforge.errors import PackageError
@@ -35,8 +35,7 @@ class Claims(Protocol):
     def content(self, path: str) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """As in `Installation`."""
 
     conflicts: tuple[Conflict, ...]
@@ -44,8 +43,7 @@ class Verdict:
     warnings: tuple[Warned, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Provider:
+class _Provider(Struct, frozen=True):
     """Of one path; `content` is None for a conda package's file, which no one has looked at."""
 
     rank: int  # 0 conda, 1 locked wheel, 2 built from the workspace

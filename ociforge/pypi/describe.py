@@ -13,10 +13,11 @@ import re
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -54,8 +55,7 @@ _ZIP_ERRORS: Final = (
 _STAR: Final = re.compile(r"((?:>=|<=|<|>)\s*[0-9][0-9.]*?)\.\*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
+class Description(Struct, frozen=True, kw_only=True):
     """`version` is None where only a build knows it; `requires_dist` are PEP 508 texts in the package's order."""
 
     version: str | None
@@ -95,8 +95,7 @@ def _python(text: str | None) -> str | None:
     return ",".join(part.strip() for part in fixed.split(",")) or None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Describer:
+class Describer(Struct, frozen=True, kw_only=True):
     """Asks distributions wherever they are; may be used by several threads.
 
     `static` reads a source tree without running anything and gives None where only a build knows; `build` makes a

@@ -6,7 +6,6 @@ build that changes nothing opens none of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -36,8 +35,7 @@ class Documents(Protocol):
     def record(self, key: Digest, data: bytes) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """All that decides which files a wheel has at a prefix, but that prefix; `record` as in `Package`."""
 
     name: str

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from layers.digest import Digest, DigestWriter
 from ociforge.errors import OfflineError, PackageError
@@ -31,8 +33,7 @@ _READ_SIZE = 1 << 20  # 1 MiB
 _FETCH_HINT = "fetch it where there is a network: `ociforge fetch`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
+class Archive(Struct, frozen=True, kw_only=True):
     """A verified file in the cache, under the name `filename` elsewhere. `size` in bytes."""
 
     path: Path

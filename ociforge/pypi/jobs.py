@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "editables_warning", "plan"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True):
     """A package to install. `name` is normalised; `place` is its source tree in the image, None outside of it.
 
     `editable`: it is to stay so, and points to `place`.

@@ -15,13 +15,13 @@ import csv
 import io
 import posixpath
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import installer
 from installer.destinations import WheelDestination
 from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry
+from msgspec import Struct
 
 from layers.digest import Digest
 from layers.entry import Bytes, File
@@ -51,8 +51,7 @@ if __name__ == "__main__":
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(Struct, frozen=True, kw_only=True):
     """Where wheels go: below `prefix` (without leading slash), for `python`. `mtime` in seconds."""
 
     prefix: str
@@ -85,8 +84,7 @@ class Layout:
                 return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Linked:
+class Linked(Struct, frozen=True, kw_only=True):
     """A wheel's files by path below the prefix, and what RECORD says of their content."""
 
     wheel: Wheel

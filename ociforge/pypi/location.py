@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit, urlunsplit
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -25,8 +26,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remote:
+class Remote(Struct, frozen=True, kw_only=True):
     """A wheel or source distribution behind http or https. `url` may hold credentials.
 
     `direct`: asked for by this URL, not found in an index. `subdirectory` belongs to source distributions.
@@ -39,8 +39,7 @@ class Remote:
     subdirectory: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Local:
+class Local(Struct, frozen=True, kw_only=True):
     """A wheel or source distribution on this machine; without `sha256` the file is taken as it is."""
 
     path: Path
@@ -49,15 +48,13 @@ class Local:
     subdirectory: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tree:
+class Tree(Struct, frozen=True, kw_only=True):
     """A source tree on this machine."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repository:
+class Repository(Struct, frozen=True, kw_only=True):
     """A commit of a git repository. `url` may hold credentials; `requested` is the branch, tag or revision asked for.
 
     `lfs`: files in Git LFS are fetched too.

@@ -6,9 +6,9 @@ Locks are made for every platform of a workspace, so macOS and Windows are here 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from packaging.tags import compatible_tags, cpython_tags, mac_platforms
 from packaging.version import InvalidVersion, Version
 
@@ -44,8 +44,7 @@ _TRIPLES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(Struct, frozen=True, kw_only=True):
     """A Python on a platform.
 
     `version` is PEP 440, such as `3.12.4`; `system` the version of macOS or of the C library, which is glibc or `musl`.

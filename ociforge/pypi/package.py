@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.errors import PackageError
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Conflict", "Installation", "Interpreter", "Locked", "Package"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Locked:
+class Locked(Struct, frozen=True, kw_only=True):
     """A row of the lock.
 
     `location` is a URL (`https://…`, `direct+https://…`, `git+https://…?…#commit`, `file:///…`) or a path relative to
@@ -33,8 +33,7 @@ class Locked:
     editable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreter:
+class Interpreter(Struct, frozen=True, kw_only=True):
     """The environment's CPython: `version` is `major.minor`, `site_packages` relative to the prefix."""
 
     version: str
@@ -69,8 +68,7 @@ class Interpreter:
         return f"include/python{self.version}{'t' if self.free_threaded else ''}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
+class Package(Struct, frozen=True, kw_only=True):
     """A wheel at the prefix: everything that its layer holds.
 
     `name` is normalised. `sha256` and `size` (bytes) are those of the wheel, which may have been built here. `record`
@@ -91,8 +89,7 @@ class Package:
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Conflict:
+class Conflict(Struct, frozen=True, kw_only=True, order=True):
     """Several packages provide `path` (relative to the prefix): `winner`'s is used.
 
     `differs` says whether a loser's content is another one than the winner's.
@@ -104,8 +101,7 @@ class Conflict:
     differs: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
+class Installation(Struct, frozen=True, kw_only=True):
     """All wheels of an environment, by name; `conflicts` and `overrides` are sorted by path.
 
     `conflicts` are among packages of one standing (locked ones, or those built from the workspace): the losers'

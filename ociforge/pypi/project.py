@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.pypi.location import Repository, Tree, redacted
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Project"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+class Project(Struct, frozen=True, kw_only=True):
     """What to build: a tree, a commit, or a source distribution that has been fetched.
 
     `name` is for messages and directories. `image` is the directory of an editable tree in the image, None for an

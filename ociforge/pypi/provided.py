@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -28,8 +29,7 @@ __all__ = ["Origin", "Provided"]
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Origin:
+class Origin(Struct, frozen=True, kw_only=True, order=True):
     """What a wheel was built from: `identity` is the digest of a source distribution, or repository and commit."""
 
     identity: str

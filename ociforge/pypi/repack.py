@@ -12,9 +12,10 @@ import re
 import stat
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from msgspec import Struct
 
 from ociforge.errors import PackageError
 
@@ -38,8 +39,7 @@ _ZIP_ERRORS = (
 _FINDER = re.compile(r"__editable___\w+_finder\.py", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relocation:
+class Relocation(Struct, frozen=True, kw_only=True):
     """An editable wheel's way out of the build.
 
     `tree`, where it was built, is a copy of `original`, which is the directory `image` in the image.

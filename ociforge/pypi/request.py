@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +19,7 @@ DEFAULT_INDEX: Final = "https://pypi.org/simple"
 PROJECT: Final = "ociforge-request"  # nobody's name: that of the project whose dependencies uv resolves
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GitReference:
+class GitReference(Struct, frozen=True, kw_only=True):
     """A git repository and at most one of `branch`, `tag` and `rev`."""
 
     url: str
@@ -30,8 +30,7 @@ class GitReference:
     lfs: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requirement:
+class Requirement(Struct, frozen=True, kw_only=True):
     """One requirement; at most one of `index`, `path`, `url` and `git` says where it is to come from.
 
     `name` is normalised, `specifier` PEP 440 or empty, `path` relative to the workspace or absolute.
@@ -54,8 +53,7 @@ class Requirement:
         return f"{self.name}{extras}{self.specifier}" + (f" ; {self.markers}" if self.markers else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PypiRequest:
+class PypiRequest(Struct, frozen=True, kw_only=True):
     """What to resolve. `what` names it in messages: "environment `prod` on `linux-64`".
 
     `provided`: name -> version of the distributions that conda packages bring. `indexes` are URLs, the primary one
@@ -82,8 +80,7 @@ class PypiRequest:
     preferred: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Distribution:
+class Distribution(Struct, frozen=True, kw_only=True):
     """A row for the lock. `location` is a URL or a path in the lock's form, `index` None for pypi.org and for files."""
 
     name: str

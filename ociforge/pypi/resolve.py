@@ -7,11 +7,12 @@ and no other one. So a requirement that it does not meet is a conflict, and noth
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from packaging.version import Version
 
 from layers.digest import Digest
@@ -43,8 +44,7 @@ __all__ = ["Resolver"]
 _HINT: Final = "relax one of these requirements"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolver:
+class Resolver(Struct, frozen=True, kw_only=True):
     """Resolves with what this process has: `environ` is the environment of uv and git, `fetcher` brings archives.
 
     `static` reads a source tree without running anything and gives None where only a build knows. Metadata is read

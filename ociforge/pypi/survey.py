@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from layers.digest import Digest
 from layers.entry import Directory
@@ -126,8 +127,7 @@ class Survey:
         return self._shop.packages(wanted, self.summary)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Item:
+class _Item(Struct, frozen=True, kw_only=True):
     """A job whose wheel is known by its digest. `document`: the text of `direct_url.json`.
 
     `archive` is None where the wheel has not been looked for.
@@ -177,8 +177,7 @@ def _item(job: Job, fetched: Archive | None, wheel: Archive | None) -> _Item:
     return _Item(job=job, identity=identity, document=document, archive=wheel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shop:
+class _Shop(Struct, frozen=True, kw_only=True):
     """Where wheels are obtained and opened, each once: `opened` has those that were, by package."""
 
     prefix: str

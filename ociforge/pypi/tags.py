@@ -6,9 +6,9 @@ Computed from the environment that is built, never from the machine that builds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
@@ -32,8 +32,7 @@ _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 _OLDEST = {"x86_64": 5}  # minor version of glibc; 17 for all other machines
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filename:
+class Filename(Struct, frozen=True, kw_only=True):
     """A wheel's file name, taken apart; `name` is normalised. `parse` and `str` are inverse."""
 
     text: str
@@ -61,8 +60,7 @@ class Filename:
         return all(tag.platform == "any" for tag in self.tags)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(Struct, frozen=True, kw_only=True):
     """What wheels must fit; `str` describes it."""
 
     python: Interpreter

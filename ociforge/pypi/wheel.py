@@ -17,12 +17,12 @@ import re
 import stat
 import zipfile
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file
 from installer.sources import WheelSource
 from installer.utils import SCHEME_NAMES, parse_entrypoints, parse_metadata_file
+from msgspec import Struct
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -58,8 +58,7 @@ _ZIP_ERRORS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(Struct, frozen=True, kw_only=True):
     """A file of the wheel, as content of an entry. `digest` is RECORD's form of its sha256; `size` in bytes."""
 
     archive: Path
@@ -92,8 +91,7 @@ class Stream(io.RawIOBase):
         self.member = member
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wheel:
+class Wheel(Struct, frozen=True, kw_only=True):
     """`members` are without RECORD and bytecode, sorted by name. `version` is the text of METADATA."""
 
     filename: Filename

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -102,8 +104,7 @@ def _built_index(images: Iterable[Built], annotations: dict[str, str]) -> Built:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rebase:
+class _Rebase(Struct, frozen=True, kw_only=True):
     """What is to be done to each image."""
 
     source: Source

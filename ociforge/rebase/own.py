@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import tarfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from layers.compress import decompress
 from layers.errors import CodecError
@@ -35,8 +36,7 @@ _HISTORY: Final = "/conda-meta/history"
 _SHEBANG: Final = 256  # bytes of the first line that Linux looks at
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skeleton:
+class Skeleton(Struct, frozen=True, kw_only=True):
     """What belongs to an environment and to no package. `prefix` is without leading slash; `interpreters` are the paths
     of the programs that its scripts name in their first line.
     """
@@ -54,8 +54,7 @@ class Skeleton:
         return frozenset(member.path for member in self.members if member.kind != "directory")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnLayers:
+class OwnLayers(Struct, frozen=True, kw_only=True):
     """The layers of an image above its base with their diff_ids, lowest first; errors name the layer."""
 
     layers: tuple[tuple[Descriptor, Digest], ...]

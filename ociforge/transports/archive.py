@@ -6,8 +6,9 @@ tar is never compressed as a whole: containerd would not import it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.entry import Bytes, Directory, File
 from layers.errors import LayerError
@@ -209,8 +210,7 @@ class ArchiveDestination:
             raise TransportError(f"writing `{self._where}`: `{descriptor.digest}` was not put there") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched:
+class _Watched(Struct, frozen=True):
     """The content of a blob, checked and told of while it is read."""
 
     blob: Blob

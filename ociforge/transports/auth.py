@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from ociforge.errors import AuthError
 from ociforge.transports.auth_file import AuthFile
@@ -21,16 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["Credential", "CredentialStore", "login_file"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialStore:
+class CredentialStore(Struct, frozen=True, kw_only=True):
     """Looks credentials up in `files`, the first that knows the registry wins; a file that does not exist is empty.
 
     `environ` is the environment that helpers run in; its PATH says where they are. Nothing is read before `lookup`.
     """
 
     files: Sequence[Path] = ()
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict)
     helper_timeout: float = HELPER_TIMEOUT
+
+    def __repr__(self) -> str:  # environments hold secrets
+        return f"{type(self).__name__}(files={self.files!r})"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], home: Path) -> Self:

@@ -12,8 +12,9 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from ociforge.errors import AuthError
 from ociforge.replacing import replacing
@@ -34,8 +35,7 @@ _AUTHS, _HELPERS, _STORE = "auths", "credHelpers", "credsStore"
 _NO_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})  # NFS, Lustre
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthFile:
+class AuthFile(Struct, frozen=True, kw_only=True):
     """One such file, which need not exist. Helpers that it names run in `environ` for `helper_timeout` seconds at most.
 
     Changes are whole or not at all, and those of several processes at one time follow each other, where the file system
@@ -44,8 +44,11 @@ class AuthFile:
     """
 
     path: Path
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict)
     helper_timeout: float = HELPER_TIMEOUT
+
+    def __repr__(self) -> str:  # environments hold secrets
+        return f"AuthFile(path={self.path!r})"
 
     def read(self) -> dict[str, Any] | None:
         """The file's JSON object; None when there is no such file. An empty file, such as mktemp makes, has nothing."""

@@ -6,8 +6,9 @@ one or both; tests have a twin in memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +52,7 @@ class NamedSource(Source, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
+class Blob(Struct, frozen=True, kw_only=True):
     """Bytes on their way to a Destination. `open` may be called again after a failure; the callee closes."""
 
     descriptor: Descriptor

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.errors import ReferenceFormatError
 from ociforge.oci.document import shown
@@ -21,8 +22,7 @@ _HUB_SERVER = "https://index.docker.io/v1/"  # what `docker login` calls Docker 
 _HUB_HOSTS = (_HUB, "index.docker.io", "registry-1.docker.io")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
+class Credential(Struct, frozen=True, kw_only=True):
     """What proves who we are; exactly one of the three kinds is set. Secrets never show in `repr`.
 
     `username` and `password`; `identity_token`, an OAuth2 refresh token; `registry_token`, a bearer token to be used as
@@ -32,13 +32,15 @@ class Credential:
 
     source: str
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Credential(source={self.source!r}, username={self.username!r})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(Struct, frozen=True, kw_only=True):
     """What one logs in to: a registry (`host[:port]`, `docker.io` for Docker Hub), or only a namespace of it.
 
     `parse` and `str` are inverse.

@@ -11,8 +11,9 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.errors import AuthError
 from ociforge.transports.credential import Credential
@@ -28,16 +29,18 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _NOT_FOUND = ("credentials not found in native keychain", "no credentials server url", "no credentials username")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialHelper:
+class CredentialHelper(Struct, frozen=True, kw_only=True):
     """The helper `name` that `file` names. It runs in `environ`, whose PATH says where it is, for `timeout` seconds at
     most. Raises AuthError whenever it cannot be run, fails, or answers what is not in the protocol.
     """
 
     name: str
     file: Path
-    environ: Mapping[str, str] = field(repr=False)
+    environ: Mapping[str, str]
     timeout: float = HELPER_TIMEOUT
+
+    def __repr__(self) -> str:  # environments hold secrets
+        return f"CredentialHelper(name={self.name!r}, file={self.file!r})"
 
     @property
     def program(self) -> str:

@@ -7,8 +7,9 @@ then one is made of what is there, the same each time. Layers and configuration 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from ociforge.errors import ImageError, TransportError
@@ -161,8 +162,7 @@ class DockerArchiveSource:
         return read_document(self.open(descriptor), descriptor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
+class _Image(Struct, frozen=True, kw_only=True):
     """One element of `manifest.json`: member names, base first, and the image's names."""
 
     config: str

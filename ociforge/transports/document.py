@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from ociforge.errors import RegistryError
@@ -18,8 +19,7 @@ DOCUMENT_TYPES = INDEX_TYPES | MANIFEST_TYPES
 ACCEPT = {"Accept": ", ".join(sorted(DOCUMENT_TYPES))}  # all four, else Quay converts to schema 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class Document(Struct, frozen=True, kw_only=True):
     """A manifest or index: the bytes as they are, and the descriptor they have."""
 
     descriptor: Descriptor

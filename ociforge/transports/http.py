@@ -14,12 +14,12 @@ import random
 import re
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
+from msgspec import Struct
 from urllib3.exceptions import InvalidHeader, NewConnectionError
 
 from ociforge.errors import AuthError, RegistryError
@@ -79,8 +79,7 @@ class BrokenConnectionError(RegistryError):
         self.sent = sent
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Scheme, host and port of a URL (RFC 6454): what a credential belongs to. Default ports are written out."""
 
     scheme: str

@@ -8,8 +8,9 @@ import os
 import secrets
 import shutil
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from ociforge.errors import ImageError, TransportError
 from ociforge.events import Warned, ignore

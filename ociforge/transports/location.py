@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
+
+from msgspec import Struct
 
 from layers.digest import Digest
 from layers.errors import DigestError
@@ -33,16 +34,14 @@ _TRANSPORTS = ("docker", "oci", *get_args(ArchiveKind))
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryLocation:
+class RegistryLocation(Struct, frozen=True, kw_only=True):
     reference: Reference
 
     def __str__(self) -> str:
         return f"docker://{self.reference}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayoutLocation:
+class LayoutLocation(Struct, frozen=True, kw_only=True):
     """A directory; `ref` is the tag, or the full image name, of one of the images in it."""
 
     path: Path
@@ -53,8 +52,7 @@ class LayoutLocation:
         return f"oci:{_place(self.path, self.ref, self.digest)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveLocation:
+class ArchiveLocation(Struct, frozen=True, kw_only=True):
     """A tar file; `ref` is the name of one of the images in it."""
 
     path: Path

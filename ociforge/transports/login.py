@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import field
 
 from ociforge.errors import AuthError
 from ociforge.transports.auth import CredentialStore
@@ -28,8 +29,7 @@ _NO_SCOPES: frozenset[str] = frozenset()
 _REFUSED = "check the user name and the password; some registries want an access token in place of the password"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Given(CredentialStore):
+class _Given(CredentialStore, frozen=True, kw_only=True):
     """Has the one credential, and notes whether a registry asked for it."""
 
     credential: Credential

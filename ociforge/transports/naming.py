@@ -8,8 +8,10 @@ the tag alone is no usable name for containerd, the whole name alone none for um
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ociforge.errors import NotFoundError, ReferenceFormatError, TransportError
 from ociforge.oci.descriptor import INDEX, INDEX_TYPES, MANIFEST_TYPES, Descriptor, parse_json
@@ -39,8 +41,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Name:
+class Name(Struct, frozen=True, kw_only=True):
     """What to call an image: by a tag, by a whole name, or both (the tag is then the name's or one of its own)."""
 
     tag: str | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["RegistryOptions"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryOptions:
+class RegistryOptions(Struct, frozen=True, kw_only=True):
     """Choices for all registries of one run; reading no environment, opening no file.
 
     `insecure` accepts any certificate, and plain http from a registry that does not speak TLS. Without it, loopback
@@ -39,5 +39,5 @@ class RegistryOptions:
     token_hosts: frozenset[str] = frozenset()
     workers: int = 4
     head_first: bool = True
-    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     offline: bool = False

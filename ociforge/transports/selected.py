@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.errors import ImageError
 from ociforge.oci.blob import read_document
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["SelectedSource"]
 
 
-@dataclass(frozen=True)
-class SelectedSource:
+class SelectedSource(Struct, frozen=True, dict=True):
     """The image for `platform` of the index that `source` names; or the image that it names, if that is for it.
 
     It keeps the names of the index. Asking for the root raises ImageError when there is no such image.

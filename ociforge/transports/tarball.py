@@ -12,8 +12,9 @@ import posixpath
 import tarfile
 import tempfile
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from layers.decompress import decompress
 from layers.errors import LayerError
@@ -36,8 +37,7 @@ _MAX_LINKS = 8
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0")  # gzip, zstd, xz
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """Where the bytes of a member are, in bytes from the start of the tar."""
 
     offset: int

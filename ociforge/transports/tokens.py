@@ -11,9 +11,10 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
+
+from msgspec import Struct, field
 
 from ociforge.errors import AuthError, RegistryError
 from ociforge.transports.http import BrokenConnectionError, Origin, body_of, login_hint, redact, refusal
@@ -39,8 +40,7 @@ _DEFAULT_LIFE = 60.0  # seconds, when the service does not say (token specificat
 _MAX_MARGIN = 30.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(Struct, frozen=True):
     """One challenge of a WWW-Authenticate header; scheme and names of parameters in lower case."""
 
     scheme: str
@@ -101,8 +101,7 @@ def _merge(scopes: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{resource}:{','.join(sorted(names))}" for resource, names in ordered)
 
 
-@dataclass(slots=True)
-class _Grant:
+class _Grant(Struct):
     """What is known for one set of scopes; its lock is held while a token is fetched."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from ociforge.errors import ImageError, RegistryError, TransportError
 from ociforge.events import BlobProgress
@@ -299,8 +300,7 @@ class Upload:
         return resolve(response.url, response.headers.get("Location") or default, self._client.origin)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(Struct, frozen=True):
     """Why a transfer was not the last: `wanted` are the seconds to wait, if the registry told; with `other_way` the
     blob goes another way at once; `refused` when the session was, which is not `resumable` at all if it is of no use.
     """

@@ -5,8 +5,9 @@ Everything here is pure but for reading files. `load` is the way in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.workspace.environment import Environment, resolve
 from ociforge.workspace.manifest import Manifest, discover, read_manifest
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Environment", "ImageSettings", "Manifest", "Settings", "Workspace", "load"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workspace:
+class Workspace(Struct, frozen=True, kw_only=True):
     """A workspace as its manifest declares it."""
 
     manifest: Manifest

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from ociforge.errors import PackageError, WorkspaceError
 
@@ -32,8 +33,7 @@ _SHEBANG_LENGTH: Final = 127  # bytes that Linux reads of the first line
 _PROTECTED: Final = ("PATH", "CONDA_SHLVL", "CONDA_PREFIX")  # packages must not set what activation itself sets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageFacts:
+class PackageFacts(Struct, frozen=True, kw_only=True):
     """What the packages of an environment contribute. `scripts` are relative to the prefix, in sourcing order."""
 
     scripts: tuple[str, ...] = ()
@@ -41,8 +41,7 @@ class PackageFacts:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activation:
+class Activation(Struct, frozen=True, kw_only=True):
     """`config_env` is for the image's `Env`; `entrypoint` is the text of the script.
 
     `needs_shell` names what only the script can do; when it is empty, an image without a shell loses nothing.

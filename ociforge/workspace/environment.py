@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from ociforge.errors import WorkspaceError
 from ociforge.workspace.platforms import WorkspacePlatform, compose
@@ -27,8 +28,7 @@ __all__ = ["Environment", "channel_url", "environment_platforms", "group_members
 _CHANNEL_ALIAS: Final = "https://conda.anaconda.org"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
+class Environment(Struct, frozen=True, kw_only=True):
     """One environment on one platform. Mappings are in the order in which pixi would meet their keys.
 
     `channels` are base URLs ending in `/`. `group_channels` and `group_pypi_options` are those of all

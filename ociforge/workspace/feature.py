@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from ociforge.workspace.cutoff import parse_cutoff
 from ociforge.workspace.platforms import SystemRequirements, read_system_requirements
@@ -56,8 +57,7 @@ _SOME_MOMENT: Final = datetime(2026, 1, 1, tzinfo=UTC)  # whether a text is a du
 _NOT_INLINE: Final = ("host-dependencies", "build-dependencies", "system-requirements")  # of an environment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Channel:
+class Channel(Struct, frozen=True, kw_only=True):
     """A channel as the manifest names it: a name, a URL or a path."""
 
     name: str
@@ -65,16 +65,14 @@ class Channel:
     exclude_newer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activation:
+class Activation(Struct, frozen=True, kw_only=True):
     """`scripts` is None when the key is absent, which lets a less specific target decide."""
 
     scripts: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(Struct, frozen=True, kw_only=True):
     """A pixi task; `cmd` is None for an alias. Only what an image could run is kept apart from `other_keys`."""
 
     name: str
@@ -86,8 +84,7 @@ class Task:
     other_keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(Struct, frozen=True, kw_only=True):
     """What a feature asks for where `selector` matches; None is everywhere."""
 
     selector: str | None = None
@@ -100,8 +97,7 @@ class Target:
     tasks: Mapping[str, Task] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
+class Feature(Struct, frozen=True, kw_only=True):
     """A named part of the manifest; the first of `targets` is the one without selector."""
 
     name: str
@@ -114,8 +110,7 @@ class Feature:
     system_requirements: SystemRequirements | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvironmentDeclaration:
+class EnvironmentDeclaration(Struct, frozen=True, kw_only=True):
     """An entry of `environments`; `inline` is its own implicit feature."""
 
     name: str

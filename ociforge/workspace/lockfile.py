@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 import yaml
+from msgspec import Struct
 
 from ociforge.errors import ForgeError, LockError
 from ociforge.workspace.platforms import VirtualPackage, WorkspacePlatform
@@ -45,8 +45,7 @@ _NESTED: Final = re.compile(rb"(?:[\[{][ \t\r\n]*){200}")
 _HINT: Final = "run `ociforge lock`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PypiRow:
+class PypiRow(Struct, frozen=True, kw_only=True):
     """A locked PyPI package. `location` is a URL or a path relative to the lock; `sha256` is hexadecimal."""
 
     name: str
@@ -58,8 +57,7 @@ class PypiRow:
     requires_python: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockedPlatform:
+class LockedPlatform(Struct, frozen=True, kw_only=True):
     """A platform of the lock; rich ones are called `p1`, `p2`, … there, so the name means nothing."""
 
     name: str
@@ -76,8 +74,7 @@ def _identity(platform: WorkspacePlatform) -> tuple[object, ...]:
     return platform.subdir, sorted(str(package.identity) for package in platform.customised)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockedEnvironment:
+class LockedEnvironment(Struct, frozen=True, kw_only=True):
     """What the lock says about an environment as a whole. `indexes` is None when the block is missing."""
 
     name: str
@@ -103,8 +100,7 @@ class LockedEnvironment:
         return bare if all(package.identity in promised for package in platform.virtual_packages) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class Rows(Struct, frozen=True, kw_only=True):
     """The packages of one environment on one platform, by name; `sources` are the names of source packages."""
 
     conda: tuple[CondaLockedBinaryPackage, ...]
@@ -112,8 +108,7 @@ class Rows:
     pypi: tuple[PypiRow, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(Struct, frozen=True, kw_only=True):
     """What goes into an image: conda records (each with URL and sha256) and PyPI rows."""
 
     environment: str
@@ -123,16 +118,15 @@ class Selection:
     pypi: tuple[PypiRow, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
+class Lock(Struct, frozen=True, kw_only=True):
     """A lock that has been read; `read` makes it."""
 
     path: Path
     version: int
     environments: Mapping[str, LockedEnvironment]
-    _parsed: Mapping[str, RattlerEnvironment] = field(repr=False, compare=False)
-    _platforms: Mapping[tuple[str, str], LockPlatform] = field(repr=False, compare=False)
-    _indexes: Mapping[str, str] = field(repr=False, compare=False)
+    _parsed: Mapping[str, RattlerEnvironment]
+    _platforms: Mapping[tuple[str, str], LockPlatform]
+    _indexes: Mapping[str, str]
 
     def environment(self, name: str) -> LockedEnvironment:
         """One environment; raises LockError that lists the ones there are."""

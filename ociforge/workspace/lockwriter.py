@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 import yaml
+from msgspec import Struct, field
 from packaging.requirements import Requirement
 
 from ociforge.errors import LockError
@@ -39,24 +39,21 @@ _FLAGS: Final = {"true": True, "false": False}
 _STRATEGIES: Final = {"lowest": "lowest-version", "lowest-direct": "lowest-version-direct"}  # as the lock names them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CondaRow:
+class CondaRow(Struct, frozen=True, kw_only=True):
     """A record, and the PyPI distributions it provides as package URLs (`pkg:pypi/numpy`); None for "not known"."""
 
     record: RepoDataRecord
     purls: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class Contents(Struct, frozen=True, kw_only=True):
     """The packages of one environment on one platform."""
 
     conda: tuple[CondaRow, ...] = ()
     pypi: tuple[PypiRow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SolvedEnvironment:
+class SolvedEnvironment(Struct, frozen=True, kw_only=True):
     """One environment. `channels` are base URLs; `indexes` is None where there are no PyPI requirements.
 
     `strategy`, `channel_priority` and `prerelease_mode` are as the manifest has them, None for the default.

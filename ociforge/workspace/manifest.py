@@ -7,8 +7,10 @@ silence would be a package or a variable missing from the image.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ociforge.errors import WorkspaceError
 from ociforge.workspace.feature import (
@@ -39,8 +41,7 @@ PIXI_VERSION: Final = "0.77.0"
 FILE_NAMES: Final = ("pixi.toml", "pyproject.toml", "mojoproject.toml")  # the first one in a directory counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(Struct, frozen=True, kw_only=True):
     """A workspace's manifest. `path` is the file; `settings` the raw `[tool.ociforge]` of the same file."""
 
     path: Path

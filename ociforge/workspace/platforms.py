@@ -7,9 +7,10 @@ name of its own and promises more, such as a CUDA driver.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from ociforge.workspace.reading import Table, describe, suggestion
 
@@ -75,8 +76,7 @@ def _at_least(left: str, right: str) -> bool:
     return order(left) >= order(right)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VirtualPackage:
+class VirtualPackage(Struct, frozen=True, kw_only=True):
     """A fact about a machine: `name` starts with `__`; `build` is empty or a build string."""
 
     name: str
@@ -128,8 +128,7 @@ def merge_virtual_packages(subdir: str, declared: Iterable[VirtualPackage]) -> t
     return given + tuple(default for default in _defaults(subdir) if default.name not in names)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkspacePlatform:
+class WorkspacePlatform(Struct, frozen=True, kw_only=True):
     """A platform that the workspace declares, or that an environment composes.
 
     `virtual_packages` are all that a solve may count on: the declared ones over the subdir's defaults.
@@ -310,8 +309,7 @@ def _check_declared(entry: Table, declared: Iterable[VirtualPackage]) -> None:
         entry.findings.add(entry.crumb, "`__cuda_arch` needs `__cuda` too")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SystemRequirements:
+class SystemRequirements(Struct, frozen=True, kw_only=True):
     """The deprecated `[system-requirements]`; `archspec` was never used and is not kept."""
 
     linux: str | None = None

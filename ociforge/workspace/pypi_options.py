@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct, field
 from packaging.utils import canonicalize_name
 
 from ociforge.errors import WorkspaceError
@@ -26,8 +26,7 @@ _PRERELEASES: Final = ("disallow", "allow", "if-necessary", "explicit", "if-nece
 _SINGLE: Final = ("index_url", "index_strategy", "prerelease_mode")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PypiOptions:
+class PypiOptions(Struct, frozen=True, kw_only=True):
     """How PyPI packages are looked for. A set of names is "these"; `True` is "all"; `find_links` are (kind, place)."""
 
     index_url: str | None = None

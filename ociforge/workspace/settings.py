@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from layers.errors import CodecError
 from ociforge.errors import BuildError, WorkspaceError
@@ -64,8 +65,7 @@ _SIGNALS: Final = (
 _MERGED: Final = ("env", "labels", "annotations")  # tables that are laid over each other key by key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRules:
+class FileRules(Struct, frozen=True, kw_only=True):
     """Which of the workspace's files go into the image: patterns in the manner of `.gitignore`.
 
     Those of `include` are anchored at the workspace's root: `x` is the one there, `**/x` any. None means all files, an
@@ -77,8 +77,7 @@ class FileRules:
     exclude: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Healthcheck:
+class Healthcheck(Struct, frozen=True, kw_only=True):
     """Docker's health check; `test` begins with `CMD` or `CMD-SHELL`, times are nanoseconds, None is the default."""
 
     test: tuple[str, ...]
@@ -89,15 +88,13 @@ class Healthcheck:
     retries: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskCommand:
+class TaskCommand(Struct, frozen=True, kw_only=True):
     """The command of a pixi task, by its name in the image's environment."""
 
     task: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSettings:
+class ImageSettings(Struct, frozen=True, kw_only=True):
     """Everything that is said about one image, defaults filled in.
 
     `prefix` and `workdir` are absolute and normalised, `expose` items look like `8000/tcp`, `user` is numeric.
@@ -130,8 +127,7 @@ class ImageSettings:
     bytecode: str = "none"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """The settings of a workspace: what is common, and what each named image changes. Values are validated.
 
     `platforms` are what changes on a platform, by the image's name (None: what is common) and the platform.

@@ -9,8 +9,9 @@ name: a command that means something else in the container would be worse than n
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,8 +41,7 @@ _BUILTINS: Final = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
+class Script(Struct, frozen=True, kw_only=True):
     """A command as pixi and `sh` read it alike.
 
     `words` are the program and its arguments when no shell is needed to run it, else None. `text` is for `sh -c`: its
@@ -85,8 +85,7 @@ def _protected(word: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"'
 
 
-@dataclass(slots=True)
-class _Command:
+class _Command(Struct):
     """A simple command: where its first word begins, and whether a shell would do no more than split it."""
 
     start: int

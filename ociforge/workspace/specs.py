@@ -7,9 +7,10 @@ because that needs conda's own grammar.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
@@ -29,8 +30,7 @@ _ARCHIVES: Final = (".conda", ".tar.bz2")
 _DEPTH: Final = 16  # of `when` tables; pixi's own examples nest two
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GitSource:
+class GitSource(Struct, frozen=True, kw_only=True):
     """A git repository; at most one of `branch`, `tag` and `rev` is set."""
 
     url: str
@@ -41,8 +41,7 @@ class GitSource:
     lfs: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class Condition(Struct, frozen=True, kw_only=True):
     """A `when` clause: exactly one of the four is set; `text` is a match spec, `spec` its table form."""
 
     text: str | None = None
@@ -51,8 +50,7 @@ class Condition:
     some: tuple[Condition, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CondaSpec:
+class CondaSpec(Struct, frozen=True, kw_only=True):
     """One conda requirement; `name` is lower case, `where` its breadcrumb in the manifest."""
 
     name: str
@@ -85,8 +83,7 @@ class CondaSpec:
         return place is not None and not place.partition("#")[0].partition("?")[0].endswith(_ARCHIVES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PypiSpec:
+class PypiSpec(Struct, frozen=True, kw_only=True):
     """One PyPI requirement; `name` is normalised, `version` a PEP 440 specifier or None for any."""
 
     name: str

@@ -5,8 +5,9 @@ The walk is that of the lock check, so what it leads to here is what it will wan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.workspace.satisfy.conda_walk import CondaWalk
 from ociforge.workspace.satisfy.context import Context
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Draft", "Subset"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subset:
+class Subset(Struct, frozen=True, kw_only=True):
     """Names of the conda packages and of the PyPI distributions that an environment needs."""
 
     conda: frozenset[str]

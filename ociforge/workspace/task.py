@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from ociforge.errors import WorkspaceError
 from ociforge.workspace.reading import suggestion
@@ -39,8 +40,7 @@ _REASONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(Struct, frozen=True, kw_only=True):
     """What a container runs by default, where, and with which variables besides the settings' and activation's.
 
     `argv` is None when there is no default command. `workdir` is absolute. `env` has no name that the settings have, as

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ociforge.errors import SolveError, WorkspaceError
 from ociforge.workspace.cutoff import parse_cutoff
@@ -29,8 +31,7 @@ __all__ = ["Moments", "Unit", "places", "refuse_sources", "units"]
 _ARCHIVES: Final = (".tar.bz2", ".conda")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
+class Unit(Struct, frozen=True, kw_only=True):
     """Environments that are solved together on a platform; `members` has at least one."""
 
     root: Path
@@ -135,8 +136,7 @@ def refuse_sources(manifest: Manifest, found: Iterable[Unit]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
+class Moments(Struct, frozen=True, kw_only=True):
     """`exclude-newer` as moments: the workspace's, by conda package, by channel URL, by PyPI package."""
 
     default: datetime | None

@@ -7,11 +7,11 @@ import io
 import lzma
 import os
 import tarfile
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from layers.compress import Codec
 from layers.digest import Digest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ociforge.base.image import Base, scratch
 from ociforge.base.libc import Libc, architectures, check_base, libc

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from ociforge.bundle.manifest import ARTIFACT_TYPE, BUILT_FROM, BundledImage, BundleManifest, Item

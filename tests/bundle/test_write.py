@@ -7,10 +7,10 @@ import json
 import os
 import subprocess
 import tarfile
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from layers.entry import FileContent
 from ociforge.bundle import write

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from ociforge.conda.facts import PackageFacts, check, gather_facts
 from ociforge.conda.fetch import fetch
@@ -168,13 +169,13 @@ def test_all_that_fails_is_told(tmp_path: Path, gather: Gather) -> None:
 
 
 def test_a_package_that_cannot_be_linked_is_refused(tmp_path: Path, gather: Gather) -> None:
-    channel = channel_of(tmp_path, replace(SMALL, files={"../x": ""}))
+    channel = channel_of(tmp_path, dataclasses.replace(SMALL, files={"../x": ""}))
     with pytest.raises(PackageError, match=r"`\.\./x`, which is no plain path"):
         gather(records(channel))
 
 
 def test_a_text_that_is_none_is_refused(tmp_path: Path, gather: Gather) -> None:
-    channel = channel_of(tmp_path, replace(SMALL, files={"etc/conda/env_vars.d/x.json": b"\xff"}))
+    channel = channel_of(tmp_path, dataclasses.replace(SMALL, files={"etc/conda/env_vars.d/x.json": b"\xff"}))
     with pytest.raises(PackageError, match=r"`etc/conda/env_vars\.d/x\.json` of `small-1\.0-0\.conda` cannot be read"):
         gather(records(channel))
 
@@ -209,7 +210,7 @@ def test_false_facts_are_found_and_replaced(tmp_path: Path, gather: Gather, docu
     channel = channel_of(tmp_path, BIG)
     rows = records(channel)
     (truth,) = channel.archives
-    truth.path.write_bytes(replace(BIG, files={"share/big": NOISE, "bin/lie": ""}).archive())
+    truth.path.write_bytes(dataclasses.replace(BIG, files={"share/big": NOISE, "bin/lie": ""}).archive())
     (facts,) = gather(rows)
     truth.path.write_bytes(BIG.archive())
     (archive,) = fetch(rows, cache=tmp_path / "archives")
@@ -224,12 +225,12 @@ def test_false_facts_are_found_and_replaced(tmp_path: Path, gather: Gather, docu
 
 def test_a_text_of_any_size_is_refused(tmp_path: Path, gather: Gather) -> None:
     """It is held in memory, and zeros make a small archive."""
-    channel = channel_of(tmp_path, replace(SMALL, files={"conda-meta/state": bytes((16 << 20) + 1)}))
+    channel = channel_of(tmp_path, dataclasses.replace(SMALL, files={"conda-meta/state": bytes((16 << 20) + 1)}))
     with pytest.raises(PackageError, match="cannot be read: it has 16777217 bytes"):
         gather(records(channel))
 
 
 def test_a_text_that_is_a_link_is_refused(tmp_path: Path, gather: Gather) -> None:
-    channel = channel_of(tmp_path, replace(SMALL, files={"conda-meta/state": Link("x")}))
+    channel = channel_of(tmp_path, dataclasses.replace(SMALL, files={"conda-meta/state": Link("x")}))
     with pytest.raises(PackageError, match="`conda-meta/state`, which is no regular file in it"):
         gather(records(channel))

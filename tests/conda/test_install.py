@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import rattler
+from msgspec.structs import replace
 
 from layers.entry import Directory, File, Hardlink, Symlink
 from ociforge.conda.install import install
@@ -288,7 +289,9 @@ def test_the_first_name_that_is_kept_is_the_file(made: Callable[..., Installatio
 
 
 def test_links_inside_noarch_python_packages_are_links(made: Callable[..., Installation]) -> None:
-    pure = replace(PURE, files={"site-packages/a.py": "a", "site-packages/b.py": SameFile("site-packages/a.py")})
+    pure = dataclasses.replace(
+        PURE, files={"site-packages/a.py": "a", "site-packages/b.py": SameFile("site-packages/a.py")}
+    )
     site_packages = f"{AT}/lib/python3.12/site-packages"
     assert [entry for entry in named(made(PYTHON, pure), "pure").values() if isinstance(entry, Hardlink)] == [
         Hardlink(path=f"{site_packages}/b.py", target=f"{site_packages}/a.py")
@@ -474,7 +477,11 @@ def test_two_archives_of_one_name_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_another_architecture_needs_nothing_of_it(tmp_path: Path) -> None:
-    packages = [replace(PYTHON, subdir="linux-aarch64"), PURE, replace(TOOL, subdir="linux-aarch64")]
+    packages = [
+        dataclasses.replace(PYTHON, subdir="linux-aarch64"),
+        PURE,
+        dataclasses.replace(TOOL, subdir="linux-aarch64"),
+    ]
     found = entries(lay_out(records(write_channel(tmp_path / "ch", packages)), tmp_path, subdir="linux-aarch64"))
     assert content(found[f"{AT}/bin/pure"]).startswith(f"#!{PREFIX}/bin/python3.12\n".encode())
     assert content(found[f"{AT}/bin/tool"]).startswith(f"#!{PREFIX}/bin/python\n".encode())
@@ -493,7 +500,7 @@ def test_bz2_archives_give_the_same_entries(tmp_path: Path, made: Callable[..., 
 
 
 def test_packages_older_than_paths_json(tmp_path: Path) -> None:
-    package = replace(
+    package = dataclasses.replace(
         CondaPackage(name="old", files={"a": "a", "bin/l": Link("../a"), "t": f"{PLACEHOLDER}/x"}),
         info_extra={"info/has_prefix": f"{PLACEHOLDER} text t\n".encode()},
     )
@@ -529,7 +536,7 @@ def test_noarch_python_without_python(made: Callable[..., Installation]) -> None
 
 def test_a_name_may_occur_once(made: Callable[..., Installation]) -> None:
     with pytest.raises(PackageError) as caught:
-        made(PYTHON, replace(PYTHON, version="3.13.0"))
+        made(PYTHON, dataclasses.replace(PYTHON, version="3.13.0"))
     assert caught.value.message == (
         "two packages are called `python`: `python-3.12.4-h1_0_cpython.conda` and `python-3.13.0-h1_0_cpython.conda`"
     )

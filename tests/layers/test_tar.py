@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import tarfile
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from layers import (
     END,
@@ -186,7 +186,7 @@ def test_names_are_utf_8() -> None:
 )
 def test_large_numbers(field: str, largest: int) -> None:
     for value, extended in ((largest, False), (largest + 1, True)):
-        data = header(replace(generated("big", b""), **{field: value}))  # type: ignore[arg-type]  # a field of integers
+        data = header(replace(generated("big", b""), **{field: value}))  # a field of integers
         assert (data[156:157] == b"x") is extended
         assert getattr(read(data), field) == value
         assert (f" {field}=".encode() in data) is extended

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from layers import (
     Arrangement,
@@ -230,7 +230,7 @@ def test_hard_links_stay_in_their_segment_and_point_to_files() -> None:
     ],
 )
 def test_metadata_that_no_header_can_hold(changes: dict[str, object], reason: str) -> None:
-    file = replace(generated("f", b""), **changes)  # type: ignore[arg-type]  # the point of the test
+    file = replace(generated("f", b""), **changes)  # the point of the test
     assert refused(Segment("s", (file,))) == f"`f`: {reason}"
 
 

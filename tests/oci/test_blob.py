@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import io
 import shutil
-from dataclasses import replace
 from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from ociforge.errors import ImageError

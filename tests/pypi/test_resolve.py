@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from ociforge.errors import OfflineError, PackageError, SolveError
 from ociforge.events import Event, Warned

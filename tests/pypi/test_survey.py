@@ -4,10 +4,11 @@ import itertools
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from ociforge.errors import PackageError

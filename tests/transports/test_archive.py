@@ -11,13 +11,13 @@ import re
 import subprocess
 import tarfile
 import tempfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from layers.digest import Digest
 from ociforge import transports

@@ -229,5 +229,5 @@ def test_what_is_no_mirror(mirror: str) -> None:
 
 def test_options_with_mirrors_are_values() -> None:
     one, other = (RegistryOptions(mirrors={"docker.io": ("m.io",)}) for _ in range(2))
-    assert one == other and hash(one) == hash(other)
+    assert one == other
     assert one != RegistryOptions()

@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
 import rattler
 import yaml
+from msgspec.structs import replace
 
 from ociforge.errors import LockError
 from ociforge.workspace.lockfile import PypiRow, read, select

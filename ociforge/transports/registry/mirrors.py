@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from ociforge.errors import ImageError, ReferenceFormatError, RegistryError
 from ociforge.events import Warned

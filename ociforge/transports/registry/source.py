@@ -6,8 +6,9 @@ import io
 import itertools
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, cast
+
+from msgspec.structs import replace
 
 from ociforge.events import ignore
 from ociforge.oci.blob import VerifiedReader

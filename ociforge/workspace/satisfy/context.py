@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ociforge.workspace.satisfy.local_metadata import Metadata, read_metadata
 from ociforge.workspace.satisfy.provided import Purls
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Context"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """One check of a lock; `now` is what durations of `exclude-newer` count from."""
 
     manifest: Manifest

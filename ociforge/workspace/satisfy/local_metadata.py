@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct, field
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
@@ -29,8 +29,7 @@ _ALWAYS: Final = 'python_version >= "0"'
 _LIMIT: Final = 2_000  # requirements of one project; what has more is left to a build
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metadata:
+class Metadata(Struct, frozen=True, kw_only=True):
     """Static metadata; `version` is None when it is dynamic.
 
     `sources` is where uv is told to take requirements from (`tool.uv.sources`); None in it is a place only uv knows.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ociforge.workspace.satisfy.conda_walk import CondaWalk, all_specs, listed, parse_asked, shown
 from ociforge.workspace.satisfy.markers import Markers, marker_environment
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "check_platform"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What solve groups need to know of a walk that found nothing amiss.
 
     `expected` are the conda packages that conda specs have asked for, `used` those that PyPI requirements have.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -34,8 +34,7 @@ _LOWEST: Final = Version("0a0.dev0")  # for pixi, what has no version has the lo
 _DEFAULT_IN_ROWS: Final = 7  # since this format a row without index is one of pypi.org
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
+class Mismatch(Struct, frozen=True):
     """Why a row is not what was asked for: pixi's name for it, and the words."""
 
     kind: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,23 +22,20 @@ _REFERENCES: Final = ("branch", "tag", "rev")
 _DIRECT: Final = "direct+"
 
 
-@dataclass(frozen=True, slots=True)
-class LocalPlace:
+class LocalPlace(Struct, frozen=True):
     """A file or directory; `path` is absolute and normalised."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class UrlPlace:
+class UrlPlace(Struct, frozen=True):
     """An archive by URL, without credentials: locks do not keep them. `direct` is how locks mark it."""
 
     url: str
     direct: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class GitPlace:
+class GitPlace(Struct, frozen=True):
     """A repository, without credentials; `reference` is (`branch` | `tag` | `rev`, its name), None the default branch.
 
     `precise` is false where a lock of format 6 or older has kept the commit only.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from ociforge.workspace.environment import Environment
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Reason", "Report", "Verdict"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
+class Reason(Struct, frozen=True, kw_only=True):
     """Why the lock does not fit, or what cannot be decided.
 
     `kind` is pixi's name for it, such as `ChannelsMismatch`. `where` is the manifest's key. `str` is the message with
@@ -32,8 +32,7 @@ class Reason:
         return ": ".join([", ".join(places), self.message + key] if places else [self.message + key])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """The outcome of a check. `satisfied` is true only when there is no reason against it and no open question."""
 
     reasons: tuple[Reason, ...]
@@ -45,8 +44,7 @@ class Verdict:
         return not self.reasons and not self.undecided
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """Collects what a check finds, in order."""
 
     reasons: list[Reason] = field(default_factory=list)
