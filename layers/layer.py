@@ -31,7 +31,8 @@ class Layer(Struct, frozen=True, kw_only=True):
 def write_layer(
     segments: Arrangement | Iterable[Segment], sink: Writable, codec: Codec, map_: OrderedMap = map
 ) -> Layer:
-    """Write the tar of `segments`, compressed by `codec`, to `sink`, which is not closed.
+    """Write the tar of `segments`, compressed by `codec`, to `sink`, which is not closed. A fresh DigestWriter digests
+    the blob as it is; what goes to anything else is digested on the way.
 
     Segments are put in order first, unless `arrange` has done so. Contents are read while the blob is written, one file
     at a time; memory is that of the paths plus the blocks that `map_` has under way, whatever the layer's size. The
@@ -42,7 +43,7 @@ def write_layer(
     """
     arrangement = segments if isinstance(segments, Arrangement) else arrange(segments)
     tar = DigestWriter()
-    blob = DigestWriter(sink)
+    blob = sink if isinstance(sink, DigestWriter) and sink.size == 0 else DigestWriter(sink)
     for piece in codec.compress(_through(tar, blocks(_tar(arrangement), _BLOCK)), map_):
         blob.write(piece)
     return Layer(diff_id=tar.digest(), digest=blob.digest(), size=blob.size, media_type=codec.media_type)

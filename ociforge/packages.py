@@ -81,7 +81,12 @@ class Packages:
         self._refuse_bytecode()
         self._asked = tuple(sorted({*_SHELLS, *self._command()}))
         self._key = summary_key(request.selection.records, prefix=request.settings.prefix, asked=self._asked)
-        self._summary = self._summarised()
+        self._checked: set[str] = set()  # packages whose facts were held against their archives
+        data = store.facts.find(self._key)
+        known = None if data is None else Summary.from_json(data)
+        self._is_kept = known is not None
+        self._summary = known or self._survey_all.summary(self._asked)
+        self._keep_summary()
         for warning in self._summary.warnings():
             notify(warning)
         self._wheels = self._surveyed_wheels()
@@ -93,6 +98,8 @@ class Packages:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._resources.close()
+        if kind is None:
+            self._keep_summary()
 
     @property
     def activation(self) -> Activation:
@@ -147,18 +154,15 @@ class Packages:
             elif (path := posixpath.normpath(posixpath.join(command.workdir, name))).startswith(f"{settings.prefix}/"):
                 yield path.removeprefix(f"{settings.prefix}/")
 
-    def _summarised(self) -> Summary:
-        """The environment's summary; where it is not known, all packages are looked into.
-
-        It is kept when all that it comes from was verified: `check` finds out what was not, and cannot take it back.
+    def _keep_summary(self) -> None:
+        """Keep what all packages come to together, for builds of the same lock, as soon as all that it comes from was
+        verified: `check` finds out what was not, and cannot take it back.
         """
-        data = self._store.facts.find(self._key)
-        known = None if data is None else Summary.from_json(data)
-        if known is None:
-            known = self._survey_all.summary(self._asked)
-            if all(facts.verified for facts in self._facts):
-                self._store.facts.record(self._key, known.to_json())
-        return known
+        if self._is_kept:
+            return
+        if all(facts.verified or name in self._checked for name, facts in self._facts_by_name.items()):
+            self._store.facts.record(self._key, self._summary.to_json())
+            self._is_kept = True
 
     @cached_property
     def _facts(self) -> tuple[PackageFacts, ...]:
@@ -341,6 +345,7 @@ class Packages:
             with self._lock:  # they are gathered at the first use
                 facts = self._facts_by_name[name]
             check(facts, archive, self._store.facts)
+            self._checked.add(name)
             places = [place for place, _ in facts.info.places(python)]
             lost = {conflict.path for conflict in self._summary.conflicts if name in conflict.losers}
             lost |= {place for place in places if stripped(place, policies) is not None}

@@ -166,35 +166,27 @@ class Store:
                         path.unlink()
 
 
-class Ingest:
+class Ingest(DigestWriter):
     """One blob on its way into the store: `write` the bytes, then `commit`.
 
     A context manager: leaving it without `commit` leaves nothing. For one thread at a time.
     """
 
     def __init__(self, store: Store) -> None:
+        super().__init__()
         self._store = store
 
     def __enter__(self) -> Self:
         self._path, handle = _new_locked(_directory(self._store.root, "ingest"), _make_file)
-        self._file = os.fdopen(handle, "wb")
-        self._writer = DigestWriter(self._file)
+        self._file = self._sink = os.fdopen(handle, "wb")
         return self
 
     def write(self, data: bytes) -> int:
+        """Write some more. Raises StoreError."""
         try:
-            return self._writer.write(data)
+            return super().write(data)
         except OSError as error:
             _fail(self._path, error)
-
-    @property
-    def size(self) -> int:
-        """How many bytes were written so far."""
-        return self._writer.size
-
-    def digest(self) -> Digest:
-        """The digest of what was written so far."""
-        return self._writer.digest()
 
     def commit(self) -> tuple[Digest, int]:
         """Give the blob its name; returns digest and size. Nothing may be written afterwards."""

@@ -11,9 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
-import oras.container
-import oras.provider
-
 from layers.digest import Digest
 from layers.errors import DigestError
 from ociforge.errors import AuthError, NotFoundError, RegistryError
@@ -27,8 +24,14 @@ from ociforge.transports.document import ACCEPT, DOCUMENT_TYPES, Document, conte
 from ociforge.transports.http import TRANSIENT, Origin, body_of, redact, refusal, resolve
 from ociforge.transports.options import RegistryOptions
 from ociforge.transports.registry import referrers
+from ociforge.transports.registry.deferred import defer
 from ociforge.transports.upload import Upload, check_digest
 from ociforge.transports.watched import started
+
+defer("jsonschema")  # for what of oras is not used here: half of the time that importing oras takes
+
+import oras.container  # noqa: E402
+import oras.provider  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
