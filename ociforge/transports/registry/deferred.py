@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
+from types import ModuleType
 
 __all__ = ["defer"]
 
 
 def defer(name: str) -> None:
-    """Let the next `import` of the top-level module `name` take no time: it is loaded at the first use of an attribute.
+    """Let `import` of the module `name` take no time: it is loaded when one of its attributes is asked for.
 
-    Where it is not installed or was imported before, nothing changes.
+    `importlib.util.LazyLoader` would load it at the next `import` statement. Nothing changes where it was imported
+    before; one that is not installed shows at its first use.
     """
-    spec = None if name in sys.modules else importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
+    if name in sys.modules:
         return
-    spec.loader = loader = importlib.util.LazyLoader(spec.loader)
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
+    standing_in = ModuleType(name)
+
+    def load(attribute: str) -> object:
+        if sys.modules.get(name) is standing_in:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
+    standing_in.__getattr__ = load  # type: ignore[method-assign]  # PEP 562
+    sys.modules[name] = standing_in
