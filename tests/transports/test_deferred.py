@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ociforge.transports.registry.deferred import defer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
