@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import BinaryIO
 
-__all__ = ["decompress"]
+__all__ = ["decompress", "decompressed"]
 
 _READ = 64 << 10  # 64 KiB of compressed input at a time
 _CHUNK = 1 << 20  # 1 MiB: the most that one step of reading makes of it
@@ -41,16 +41,27 @@ def decompress(stream: BinaryIO, media_type: str | None = None, *, limit: int) -
     Reading raises CodecError for bytes that are damaged, cut short, followed by anything, not in the compression that
     the media type names, or that expand to more than `limit`; errors of `stream` itself pass through.
     """
-    return io.BufferedReader(_Expanded(_expand(stream, media_type), limit))
+    return io.BufferedReader(_Expanded(decompressed(stream, media_type, limit=limit)))
+
+
+def decompressed(stream: BinaryIO, media_type: str | None = None, *, limit: int) -> Iterator[bytes]:
+    """The same in pieces of 1 MiB at most, as they come, for those who want all of it: no byte is copied. After an
+    error there are no more.
+    """
+    left = limit
+    for chunk in _expand(stream, media_type):
+        left -= len(chunk)
+        if left < 0:
+            raise CodecError(f"data expands to more than the {limit} bytes allowed")
+        if chunk:
+            yield chunk
 
 
 class _Expanded(io.RawIOBase):
     """A raw stream over chunks. An error is raised again by every later read: none of them looks like the end."""
 
-    def __init__(self, chunks: Iterator[bytes], limit: int) -> None:
+    def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._limit = limit
-        self._left = limit
         self._held = memoryview(b"")
         self._error: Exception | None = None
 
@@ -62,7 +73,7 @@ class _Expanded(io.RawIOBase):
             raise self._error
         try:
             while not self._held:
-                self._held = memoryview(self._next())
+                self._held = memoryview(next(self._chunks))
         except StopIteration:
             return 0
         except Exception as error:
@@ -72,13 +83,6 @@ class _Expanded(io.RawIOBase):
         buffer[:count] = self._held[:count]
         self._held = self._held[count:]
         return count
-
-    def _next(self) -> bytes:
-        chunk = next(self._chunks)
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise CodecError(f"data expands to more than the {self._limit} bytes allowed")
-        return chunk
 
 
 class _Rewound:

@@ -9,13 +9,12 @@ import bz2
 import io
 import struct
 import zipfile
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
 from layers.compress import Codec
-from layers.decompress import decompress
+from layers.decompress import decompressed
 from layers.errors import LayerError
 from ociforge.conda.info import INFO_FILES, is_enough
 from ociforge.conda.tar import Tar, broken
@@ -33,7 +32,7 @@ _T = TypeVar("_T")
 
 _CHUNK = 1 << 20  # 1 MiB: the most that is taken at once
 _READ = 64 << 10  # 64 KiB of compressed input at a time
-_READ_AHEAD = 256 << 10  # 256 KiB of expanded data at a time: a few blocks of zstd
+_ZSTD = Codec.parse("zstd").media_type
 _MAX_EXPANDED = 1 << 40  # 1 TiB
 _MAX_INFO = 256 << 20  # 256 MiB: a `paths.json` of a million paths
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of the name and the extra field behind it
@@ -79,7 +78,10 @@ class ArchiveFile(Struct, frozen=True, kw_only=True):
 
     def _chunks(self, part: str) -> Iterator[bytes]:
         with self.path.open("rb") as stream:
-            yield from _bunzip2(stream) if self._is_bz2 else _unzstd(_part(stream, part))
+            if self._is_bz2:
+                yield from _bunzip2(stream)
+            else:
+                yield from decompressed(_part(stream, part), _ZSTD, limit=_MAX_EXPANDED)
 
     def _translated(self, items: Iterator[_T]) -> Iterator[_T]:
         """`items`; both chunks and members go through it, as contents are read while the members wait."""
@@ -106,11 +108,6 @@ def _bunzip2(stream: BinaryIO) -> Iterator[bytes]:
         data = one.unused_data or stream.read(_READ)
         if not data:
             return
-
-
-def _unzstd(stream: BinaryIO) -> Iterator[bytes]:
-    expanded = decompress(stream, Codec.parse("zstd").media_type, limit=_MAX_EXPANDED)
-    return iter(partial(expanded.read, _READ_AHEAD), b"")
 
 
 def _part(stream: BinaryIO, part: str) -> BinaryIO:

@@ -260,9 +260,9 @@ def _check(filename: str, paths: Iterable[PathInfo], entry_points: Iterable[Entr
         raise PackageError.collect(problems, _HINT)
 
 
-_ODD = re.compile(r"(?:^|/)(?:\.{0,2})(?:/|$)|\0")
+_ODD = frozenset({"", ".", ".."})
 
 
 def _is_plain(path: str) -> bool:
     """Whether `path` has no component that is empty, `.` or `..`, and no NUL."""
-    return _ODD.search(path) is None
+    return _ODD.isdisjoint(path.split("/")) and "\0" not in path
