@@ -67,18 +67,23 @@ class _Overlay:
     def __init__(self, root: Spot) -> None:
         self._root = root
         self._links: set[Spot] = set()  # those that this layer has brought
+        self._parents: dict[str, Spot] = {}  # the directories at paths, while nothing has taken another's place
 
     def add(self, member: Member) -> None:
         node = self._node(member)
-        *above, name = member.path.split("/")
+        above, _, name = member.path.rpartition("/")
         if not name:
             self._root.node = node
             return
-        parent = self._spot(above)
+        parent = self._parents.get(above)
+        if parent is None:
+            parent = self._parents[above] = self._spot(above.split("/"))
         found = parent.below.get(name)
-        if found is not None and found.node.kind == node.kind == "directory":
-            found.node = node
-            return
+        if found is not None:
+            if found.node.kind == node.kind == "directory":
+                found.node = node
+                return
+            self._parents.clear()
         parent.below[name] = spot = Spot(node)
         if node.kind == "symlink":
             self._links.add(spot)

@@ -65,6 +65,11 @@ def test_nothing_makes_an_empty_tree() -> None:
         (("a", "a/ a/x"), "a a/x"),
         (("a>b", "a/ a/x"), "a a/x"),
         (("a/ a/x", "a>b b/"), "a b"),
+        # One after the other in one layer.
+        (("a/ a/x a a/y",), "a a/y"),
+        (("b/ a/ a/x a>b a/y",), "a b b/y"),
+        (("b/ c/ a>b a/x a>c a/y",), "a b b/x c c/y"),
+        (("a/b/ a/b/x a a/b/y",), "a a/b a/b/y"),
         # A parent that nobody wrote.
         (("a/b/c",), "a a/b a/b/c"),
     ],
