@@ -132,21 +132,30 @@ def origin(fake: FakeRegistry, repository: str = "base/ubuntu") -> Reference:
 def test_a_mount_moves_no_bytes(fake: FakeRegistry, destination: RegistryDestination) -> None:
     fake.add_blob("base/ubuntu", DATA)
     assert destination.put(octets(DATA, origin(fake))) == "mounted"
-    assert steps(fake) == ["HEAD blob", "POST session"]
+    assert steps(fake) == ["POST session"]
     assert fake.seen("POST")[0].query == {"mount": [DIGEST], "from": ["base/ubuntu"]}
     assert stored(fake) == DATA
 
 
 def test_a_declined_mount_is_an_upload_begun(fake: FakeRegistry, destination: RegistryDestination) -> None:
     assert destination.put(octets(DATA, origin(fake))) == "uploaded"
-    assert steps(fake) == ["HEAD blob", "POST session", "PUT session"]
+    assert steps(fake) == ["POST session", "HEAD blob", "PUT session"]
+
+
+def test_a_declined_mount_of_what_is_there_uploads_nothing(
+    fake: FakeRegistry, destination: RegistryDestination
+) -> None:
+    fake.add_blob("team/app", DATA)
+    fake.mounts = False
+    assert destination.put(octets(DATA, origin(fake))) == "exists"
+    assert steps(fake) == ["POST session", "HEAD blob"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 500])
 def test_a_refused_mount_is_forgotten(fake: FakeRegistry, destination: RegistryDestination, status: int) -> None:
     fake.on("POST", "", answer(status))
     assert destination.put(octets(DATA, origin(fake))) == "uploaded"
-    assert steps(fake) == ["HEAD blob", "POST session", "POST session", "PUT session"]
+    assert steps(fake) == ["POST session", "HEAD blob", "POST session", "PUT session"]
 
 
 def test_no_mount_from_elsewhere(fake: FakeRegistry, destination: RegistryDestination) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ociforge.errors import RegistryError
@@ -137,7 +138,10 @@ class RegistryDestination:
         self._blobs[digest] = blob
         # What an image of this repository names is here, as a registry takes no manifest without its blobs.
         here = blob.origin is not None and blob.origin.name == self._reference.name
-        outcome: Outcome = "exists" if here or self._has(blob.descriptor) else self._registry.push_blob(blob)
+        if here or digest in self._held:
+            outcome: Outcome = "exists"
+        else:
+            outcome = self._registry.push_blob(blob, partial(self._has, blob.descriptor))
         self._notify(BlobDone(digest, blob.descriptor.size, outcome))
         return outcome
 

@@ -315,9 +315,9 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             raise refusal(response)
         return response
 
-    def push_blob(self, blob: Blob) -> Outcome:
-        """Mount the blob from `blob.origin` if that is on this registry, else upload it; not asking whether it is there
-        already.
+    def push_blob(self, blob: Blob, is_there: Callable[[], bool] = lambda: False) -> Outcome:
+        """Mount the blob from `blob.origin` if that is on this registry; else upload it, unless it `is_there`. That is
+        asked only then: a mount is one request, whether the blob is there or not.
         """
         scopes = self._scope("pull,push")
         digest = str(blob.descriptor.digest)
@@ -326,6 +326,8 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
             mounted, session = self._mount(digest, blob.origin.repository)
             if mounted:
                 return "mounted"
+        if is_there():
+            return "exists"
         self._notify(started(blob, self.place))
         start, target = self._url("blobs", "uploads", ""), self._url("blobs", digest)
         Upload(self._client, start, target, blob, scopes, self._notify).run(session)
