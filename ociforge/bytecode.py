@@ -21,7 +21,7 @@ from layers.entry import Bytes, Directory, File
 from ociforge.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -116,11 +116,12 @@ class Compiler:
         return (place, data) if data else None
 
 
-def elsewhere(platform: Platform) -> BuildError:
-    """What to raise where the interpreter of `platform` does not run."""
+def elsewhere(platform: Platform, image: str | None = None) -> BuildError:
+    """What to raise where the interpreter of `platform` does not run; `image` is the name that the settings have."""
+    table = "tool.ociforge" if image is None else f"tool.ociforge.images.{image}"
     return BuildError(
         f"bytecode for `{platform}` cannot be compiled here: that takes the image's own `python`",
-        f'set `bytecode = "none"`, or build on a machine of `{platform}`',
+        f'set `bytecode = "none"` under `[{table}.platform."{platform}"]`, or build on a machine of `{platform}`',
     )
 
 
@@ -142,7 +143,7 @@ class _Worker:
         except OSError as error:
             raise self._failed(error.strerror or str(error)) from error
         try:
-            self.tag = self._receive().decode()
+            self.tag = self._tag()
         except BuildError:
             self.stop()
             raise
@@ -164,6 +165,13 @@ class _Worker:
                     stream.close()
         self._process.kill()
         self._process.wait()
+
+    def _tag(self) -> str:
+        """What the interpreter calls its bytecode: part of names in the image."""
+        tag = self._receive().decode(errors="replace")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", tag):
+            raise self._failed(f"its cache tag is `{tag}`")
+        return tag
 
     def _receive(self) -> bytes:
         assert self._process.stdout is not None
@@ -187,7 +195,8 @@ def with_bytecode(entries: Iterable[Entry], compile_: Compile, *, paths: Iterabl
 
     `paths` are those of all `entries`. The directories for it are not among the entries: see `cache_directories`.
     """
-    covered = {_source(path) for path in paths}
+    paths = tuple(paths)
+    covered, blocked = {_source(path) for path in paths}, _blocked(paths)
     for entry in entries:
         if not isinstance(entry, File) or not _is_source(entry.path) or entry.size > _LARGEST:
             yield entry
@@ -195,7 +204,8 @@ def with_bytecode(entries: Iterable[Entry], compile_: Compile, *, paths: Iterabl
         with entry.content.open() as stream:
             source = stream.read()
         yield replace(entry, content=Bytes(source))
-        compiled = None if entry.path in covered else compile_(entry.path, source)
+        skipped = entry.path in covered or posixpath.dirname(entry.path) in blocked
+        compiled = None if skipped else compile_(entry.path, source)
         if compiled is not None:
             path, data = compiled
             yield File(path=path, size=len(data), content=Bytes(data), mtime=mtime)
@@ -203,8 +213,17 @@ def with_bytecode(entries: Iterable[Entry], compile_: Compile, *, paths: Iterabl
 
 def cache_directories(paths: Iterable[str], mtime: int) -> tuple[Directory, ...]:
     """The directories that bytecode of the sources among `paths` may go to."""
-    parents = {posixpath.dirname(path) for path in paths if _is_source(path)}
+    paths = tuple(paths)
+    parents = {posixpath.dirname(path) for path in paths if _is_source(path)} - _blocked(paths)
     return tuple(Directory(path=f"{parent}/__pycache__", mtime=mtime) for parent in sorted(parents))
+
+
+def _blocked(paths: Sequence[str]) -> set[str]:
+    """The directories whose `__pycache__` is a file or a link: nothing is below it, as there is of a directory."""
+    caches = {path for path in paths if path.endswith("/__pycache__")}
+    if caches:
+        caches -= {posixpath.dirname(path) for path in paths}
+    return {posixpath.dirname(path) for path in caches}
 
 
 def _is_source(path: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ociforge.bytecode import elsewhere
-from ociforge.conda.interpreter import runs_here
+from ociforge.conda.machine import runs_here
 from ociforge.errors import PackageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["refuse_bytecode", "refuse_native"]
 def refuse_bytecode(settings: ImageSettings, platform: Platform) -> None:
     """Raise BuildError when bytecode is asked for that would take an interpreter of another platform."""
     if settings.bytecode != "none" and not runs_here(platform.subdir):
-        raise elsewhere(platform)
+        raise elsewhere(platform, settings.name)
 
 
 def refuse_native(

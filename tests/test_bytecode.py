@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import marshal
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from layers.entry import Bytes, Directory, File, Symlink
-from ociforge.bytecode import Compiler, cache_directories, with_bytecode
+from ociforge.bytecode import Compiler, cache_directories, elsewhere, with_bytecode
 from ociforge.errors import BuildError
+from ociforge.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +102,36 @@ def test_sources_are_followed_by_their_bytecode(compiler: Compiler) -> None:
     assert cache_directories(paths, 7) == (Directory(path=f"{PURELIB}/__pycache__", mtime=7),)
 
 
+@pytest.mark.parametrize("directories", [False, True])
+def test_a_cache_that_is_no_directory_gets_nothing(compiler: Compiler, directories: bool) -> None:
+    """The sources beside it stay without bytecode, as Python itself would leave them."""
+    tag = sys.implementation.cache_tag
+    entries: list[Entry] = [
+        file(f"{PURELIB}/file/__pycache__"),
+        file(f"{PURELIB}/file/a.py"),
+        Symlink(path=f"{PURELIB}/link/__pycache__", target="/tmp"),
+        file(f"{PURELIB}/link/a.py"),
+        file(f"{PURELIB}/plain/__pycache__/shipped.{tag}.pyc"),
+        file(f"{PURELIB}/plain/a.py"),
+    ]
+    paths = [entry.path for entry in entries]
+    listed = [*paths, f"{PURELIB}/plain/__pycache__"] if directories else paths
+    result = [entry.path for entry in with_bytecode(entries, compiler.compile, paths=listed, mtime=7)]
+    assert result == [*paths, f"{PURELIB}/plain/__pycache__/a.{tag}.pyc"]
+    assert cache_directories(listed, 7) == (Directory(path=f"{PURELIB}/plain/__pycache__", mtime=7),)
+
+
+@pytest.mark.parametrize("tag", [b"", b"../x", b"a/b", b"a.b", b"a\n", b"\xff"])
+def test_a_tag_is_part_of_a_name(tmp_path: Path, tag: bytes) -> None:
+    answer = tmp_path / "answer"
+    answer.write_bytes(struct.pack("<II", len(tag), 0) + tag)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec cat {answer}\n")
+    python.chmod(0o755)
+    with Compiler(python, VERSION) as compiler, pytest.raises(BuildError, match="its cache tag is `"):
+        compiler.compile(f"{PURELIB}/a.py", b"x = 1")
+
+
 def test_an_interpreter_that_does_not_run(tmp_path: Path) -> None:
     for place in (tmp_path / "missing", Path("/bin/false")):
         with Compiler(place, VERSION) as compiler, pytest.raises(BuildError, match="does not run here"):
@@ -114,6 +146,13 @@ def test_a_compiler_that_is_killed_for_want_of_memory(tmp_path: Path) -> None:
     python.chmod(0o755)
     with Compiler(python, VERSION) as compiler, pytest.raises(BuildError, match="it ended with status 9"):
         compiler.compile(f"{PURELIB}/a.py", b"x = 1")
+
+
+@pytest.mark.parametrize(("image", "table"), [(None, "tool.ociforge"), ("web", "tool.ociforge.images.web")])
+def test_another_platform_can_do_without(image: str | None, table: str) -> None:
+    hint = elsewhere(Platform.parse("linux/arm64"), image).hint
+    assert hint is not None
+    assert hint.startswith(f'set `bytecode = "none"` under `[{table}.platform."linux/arm64"]`, or build on')
 
 
 def test_an_old_interpreter_is_refused() -> None:

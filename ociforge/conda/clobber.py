@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from rattler import PackageRecord
 
-from ociforge.conda.info import EntryPoint
+from ociforge.conda.info import HINT, EntryPoint
 from ociforge.conda.package import Conflict
 from ociforge.errors import PackageError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ociforge.conda.info import PathInfo
 
-__all__ = ["Claim", "content", "link_order", "lost", "refuse_mixtures", "settle"]
+__all__ = ["Claim", "content", "directories", "link_order", "lost", "refuse_mixtures", "settle"]
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ def content(
 def refuse_mixtures(packages: Sequence[tuple[str, Iterable[str]]]) -> None:
     """Raise PackageError for paths that are files and directories at once; `packages` are (archive's name, paths)."""
     files = {path for _, paths in packages for path in paths}
-    mixed = files & _directories(files)
+    mixed = files & directories(files)
     if not mixed:
         return
     owner: dict[str, str] = {}
@@ -90,15 +90,16 @@ def refuse_mixtures(packages: Sequence[tuple[str, Iterable[str]]]) -> None:
         for path in paths:
             if path in mixed:
                 owner.setdefault(path, filename)
-            for above in mixed & _directories([path]):
+            for above in mixed & directories([path]):
                 user.setdefault(above, filename)
+    alone = all(owner[path] == user[path] for path in mixed)
     raise PackageError.collect(
         [f"`{path}` is a file of `{owner[path]}` but a directory of `{user[path]}`" for path in sorted(mixed)],
-        "the two packages cannot be in one environment: lock another build of one",
+        HINT if alone else "the two packages cannot be in one environment: lock another build of one",
     )
 
 
-def _directories(paths: Iterable[str]) -> set[str]:
+def directories(paths: Iterable[str]) -> set[str]:
     """Every directory above one of `paths`."""
     found: set[str] = set()
     for parent in {path.rpartition("/")[0] for path in paths}:

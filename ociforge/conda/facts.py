@@ -36,7 +36,7 @@ __all__ = ["STATE", "VARIABLES", "Documents", "PackageFacts", "check", "gather_f
 STATE = "conda-meta/state"
 VARIABLES = "etc/conda/env_vars.d"
 
-_FORMAT = 1  # of the documents that facts are kept as; raising it forgets them
+_FORMAT = 2  # of the documents that facts are kept as; raising it forgets them
 _PARALLEL = 16  # archives looked into at once
 _MAX_TEXT = 16 << 20  # 16 MiB; variables are a few lines
 

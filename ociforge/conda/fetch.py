@@ -3,14 +3,19 @@
 rattler itself does not do: it installs a `file://` archive whose sha256 is another one than the record's, and a
 truncated one as far as it can be read. So archives are downloaded (or copied) by their digest first, and rattler only
 ever sees files of the cache.
+
+Of a file of the cache the atime is when it was last used, by which the cache is pruned, and the mtime when it was
+brought: a file there is never written to, so both can be told apart from changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -27,7 +32,7 @@ from ociforge.events import BlobDone, BlobProgress, BlobStarted, Notify, ignore
 from ociforge.network import ONLINE, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Iterator, Sequence
     from typing import TypeVar
 
     from rattler import RepoDataRecord
@@ -36,7 +41,17 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Archive", "Fetcher", "archive_digest", "archive_path", "collected", "fetch", "fetched", "local_path"]
+__all__ = [
+    "Archive",
+    "Fetcher",
+    "archive_digest",
+    "archive_path",
+    "claim",
+    "collected",
+    "fetch",
+    "fetched",
+    "local_path",
+]
 
 _SUFFIXES = (".conda", ".tar.bz2")
 _PARALLEL = 8  # downloads at once: as pixi's default is 50, which small mirrors answer with 429, fewer
@@ -48,7 +63,7 @@ _CACHE_HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that ca
 
 
 class Archive(Struct, frozen=True, kw_only=True):
-    """A verified archive: in the cache, or where a `file:` URL has it. `size` in bytes.
+    """A verified archive: in the cache (`cached`), or where a `file:` URL has it. `size` in bytes.
 
     `stamp` tells the file that was verified from others; see `check_unchanged`.
     """
@@ -57,12 +72,13 @@ class Archive(Struct, frozen=True, kw_only=True):
     path: Path
     digest: Digest
     size: int
+    cached: bool = False
     stamp: tuple[int, ...] | None = None
 
     def check_unchanged(self) -> None:
         """Raise PackageError when the file is not the one that was verified: what was read of it means nothing."""
         try:
-            now = _stamp(self.path.stat())
+            now = _stamp(self.path.stat(), cached=self.cached)
         except OSError:
             now = None
         if self.stamp is not None and now != self.stamp:
@@ -117,7 +133,9 @@ class Fetcher:
 
     def __init__(self, *, cache: Path, retries: int, network: Network = ONLINE, notify: Notify) -> None:
         try:
-            cache.mkdir(parents=True, exist_ok=True)
+            if not cache.is_dir():
+                cache.mkdir(parents=True, exist_ok=True)
+                cache.chmod(0o755)  # whatever the umask
         except OSError as error:
             raise PackageError(f"cannot use `{cache}` for conda archives: {error.strerror}", _CACHE_HINT) from error
         self._cache = cache
@@ -148,7 +166,7 @@ class Fetcher:
         path = self.path(record)
         async with self._slots:
             # Read anew each time: a file that was damaged since is made again, and no fsync is needed.
-            found = await asyncio.to_thread(_verified, record, path, digest)
+            found = await asyncio.to_thread(_verified, record, path, digest, cached=True)
             if found is None:
                 found = await asyncio.to_thread(self._in_place, record, digest)
             return found or await self._ingest(record, digest, path)
@@ -159,7 +177,7 @@ class Fetcher:
             if place.local:
                 with contextlib.suppress(ValueError):
                     path = local_path(place.url)
-                    found = _verified(record, path, digest)
+                    found = _verified(record, path, digest, cached=False)
                     if found is not None:
                         return found
         return None
@@ -171,17 +189,27 @@ class Fetcher:
             part = Path(name)
             try:
                 with os.fdopen(number, "wb") as stream:
+                    os.fchmod(number, 0o644)  # whatever the umask
                     size = await self._receive(record, digest, stream)
-                part.replace(path)
-                stamp = _stamp(path.stat())
-            except BaseException:
+                return await asyncio.to_thread(self._named, part, record, path, digest, size)
+            finally:
                 part.unlink(missing_ok=True)
-                raise
         except OSError as error:
             raise PackageError(
                 f"cannot write `{record.file_name}` into `{self._cache}`: {error.strerror}", _CACHE_HINT
             ) from error
-        return Archive(record=record, path=path, digest=digest, size=size, stamp=stamp)
+
+    def _named(self, part: Path, record: RepoDataRecord, path: Path, digest: Digest, size: int) -> Archive:
+        """The archive under its final name: as `part`, unless somebody else has brought it meanwhile, and may be
+        reading it.
+        """
+        with _alone(self._cache):
+            found = _verified(record, path, digest, cached=True)
+            if found is not None:
+                return found
+            part.replace(path)
+            stamp = _stamp(path.stat(), cached=True)
+        return Archive(record=record, path=path, digest=digest, size=size, cached=True, stamp=stamp)
 
     async def _receive(self, record: RepoDataRecord, digest: Digest, stream: BinaryIO) -> int:
         places = self.places(record)
@@ -264,6 +292,12 @@ def archive_path(cache: Path, record: RepoDataRecord) -> Path:
     return cache / f"{archive_digest(record).hex}{_suffix(record)}"
 
 
+def claim(cache: Path, record: RepoDataRecord) -> None:
+    """Note that the archive of `record` is going to be used, if `cache` has it: so it is not pruned meanwhile."""
+    with contextlib.suppress(OSError), archive_path(cache, record).open("rb") as stream:  # it may not be there
+        _note_use(stream)
+
+
 def archive_digest(record: RepoDataRecord) -> Digest:
     """The archive's sha256, as the lock has it. Raises PackageError when it has none."""
     if record.sha256 is None:
@@ -281,21 +315,44 @@ def _suffix(record: RepoDataRecord) -> str:
     raise PackageError(f"`{record.file_name}` is no conda archive: expected `.conda` or `.tar.bz2`")
 
 
-def _verified(record: RepoDataRecord, path: Path, digest: Digest) -> Archive | None:
-    """The archive at `path`, None when it is missing or damaged."""
+def _verified(record: RepoDataRecord, path: Path, digest: Digest, *, cached: bool) -> Archive | None:
+    """The archive at `path`, None when it is missing or damaged; one of the cache counts as used now."""
     try:
         with path.open("rb") as stream:
-            stamp = _stamp(os.fstat(stream.fileno()))
-            if Digest.of_stream(stream) != digest:
+            if cached:
+                _note_use(stream)
+            stamp = _stamp(os.fstat(stream.fileno()), cached=cached)
+            if Digest.of_stream(stream) != digest or _stamp(path.stat(), cached=cached) != stamp:
                 return None
-            return Archive(record=record, path=path, digest=digest, size=stream.tell(), stamp=stamp)
+            return Archive(record=record, path=path, digest=digest, size=stream.tell(), cached=cached, stamp=stamp)
     except OSError:
         return None
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is written to, or when another takes its name."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+def _note_use(stream: BinaryIO) -> None:
+    """Set the atime, even where the file system does not, and leave the mtime."""
+    with contextlib.suppress(OSError):  # another user's cache, or one that cannot be written
+        os.utime(stream.fileno(), ns=(time.time_ns(), os.fstat(stream.fileno()).st_mtime_ns))
+
+
+def _stamp(status: os.stat_result, *, cached: bool) -> tuple[int, ...]:
+    """What changes when a file is written to, or when another takes its name. In the cache, that it is used changes the
+    ctime, too.
+    """
+    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return stamp if cached else (*stamp, status.st_ctime_ns)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """While this context lasts, no other thread or process is in one for the directory."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: who meets there may have to build again
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def local_path(url: str) -> Path:

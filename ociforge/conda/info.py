@@ -7,6 +7,7 @@ Pure: bytes in, frozen values out. `paths.json` lists what is linked into an env
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -14,10 +15,22 @@ import msgspec
 from ociforge.errors import PackageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
-__all__ = ["INFO_FILES", "EntryPoint", "PackageInfo", "PathInfo", "Python", "is_enough", "parse_info"]
+__all__ = [
+    "HINT",
+    "INFO_FILES",
+    "EntryPoint",
+    "PackageInfo",
+    "PathInfo",
+    "Python",
+    "is_enough",
+    "is_plain",
+    "parse_info",
+]
+
+_DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 FileMode = Literal["text", "binary"]
 Noarch = Literal["python", "generic"]
@@ -30,7 +43,7 @@ INFO_FILES = (_INDEX, _PATHS, _LINK, _FILES, _HAS_PREFIX, _NO_LINK, _NO_SOFTLINK
 
 # What a line of `has_prefix` without placeholder means. In two parts, so that no package of this file holds it.
 _OLDEST_PLACEHOLDER = "/opt/" + "anaconda1anaconda2anaconda3"
-_HINT = "report it to the package's maintainers, or lock another build of it"
+HINT = "report it to the package's maintainers, or lock another build of it"
 
 
 class PathInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -51,7 +64,7 @@ class PathInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
 
 
 class EntryPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A script to make: `command` calls `function` of `module`."""
+    """A script to make: `command` calls `function` of `module`. Legal where rattler takes it for legal."""
 
     command: str
     module: str
@@ -64,7 +77,11 @@ class EntryPoint(msgspec.Struct, frozen=True, kw_only=True):
         module, colon, function = target.partition(":")
         if not (equals and colon):
             raise ValueError(f"`{text}` is no entry point: expected `command = module:function`")
-        return cls(command=command.strip(), module=module.strip(), function=function.strip())
+        made = cls(command=command.strip(), module=module.strip(), function=function.strip())
+        for name in (made.module, made.function):
+            if not _DOTTED.fullmatch(name):
+                raise ValueError(f"`{text}` is no entry point: `{name}` is no dotted name of Python")
+        return made
 
     @property
     def path(self) -> str:
@@ -139,7 +156,7 @@ def parse_info(files: Mapping[str, bytes], filename: str) -> PackageInfo:
         index = msgspec.json.decode(files.get(_INDEX, b"{}"), type=_Index)
         entry_points = _entry_points(files) if index.noarch == "python" else ()
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise PackageError(f"reading `{filename}`: {error}") from error
+        raise PackageError(f"reading `{filename}`: {error}", HINT) from error
     _check(filename, paths, entry_points)
     return PackageInfo(filename=filename, paths=paths, noarch=index.kind, entry_points=entry_points)
 
@@ -241,28 +258,54 @@ def _entry_points(files: Mapping[str, bytes]) -> tuple[EntryPoint, ...]:
     if _LINK not in files:
         return ()
     link = msgspec.json.decode(files[_LINK], type=_Link)
-    return tuple(map(EntryPoint.parse, link.noarch.entry_points))
+    return tuple(dict.fromkeys(map(EntryPoint.parse, link.noarch.entry_points)))
 
 
-def _check(filename: str, paths: Iterable[PathInfo], entry_points: Iterable[EntryPoint]) -> None:
+def _check(filename: str, paths: Sequence[PathInfo], entry_points: Sequence[EntryPoint]) -> None:
     problems = []
     for entry in paths:
-        if not _is_plain(entry.path):
+        if not is_plain(entry.path):
             problems.append(f"`{filename}` ships `{entry.path}`, which is no plain path inside the prefix")
         elif entry.kind == "directory":
             problems.append(f"`{filename}` ships the directory `{entry.path}` as such, which rattler cannot install")
         elif "\0" in (entry.placeholder or ""):
             problems.append(f"`{filename}` has a placeholder with a NUL in `{entry.path}`")
-    for entry_point in entry_points:
-        if not _is_plain(entry_point.command) or "/" in entry_point.command:
-            problems.append(f"`{filename}` has the entry point `{entry_point.command}`, which is no name for a script")
+        elif entry.path.startswith(_META) and _is_record(filename, entry.path):
+            problems.append(f"`{filename}` ships `{entry.path}`, where the records of installed packages are")
+    problems += [f"`{filename}` lists `{path}` twice" for path in _repeated(entry.path for entry in paths)]
+    problems += [
+        f"`{filename}` has the entry point `{entry_point.command}`, which is no name for a script"
+        for entry_point in entry_points
+        if not _COMMAND.fullmatch(entry_point.command)
+    ]
+    problems += [
+        f"`{filename}` has different entry points `{command}`"  # rattler leaves to chance which one is there
+        for command in _repeated(entry_point.command for entry_point in entry_points)
+    ]
     if problems:
-        raise PackageError.collect(problems, _HINT)
+        raise PackageError.collect(problems, HINT)
+
+
+_META = "conda-meta"
+_COMMAND = re.compile(r"[^./\\\0][^/\\\0]*")  # rattler takes no hidden names
+
+
+def _is_record(filename: str, path: str) -> bool:
+    """Whether conda and rattler would take `path` for what tells of another package; the archive's own gives way."""
+    directory, _, name = path.rpartition("/")
+    own = filename.removesuffix(".conda").removesuffix(".tar.bz2")
+    return path == _META or (directory == _META and name.endswith(".json") and name != f"{own}.json")
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are there several times."""
+    found = list(names)
+    return [] if len(set(found)) == len(found) else [name for name, count in Counter(found).items() if count > 1]
 
 
 _ODD = frozenset({"", ".", ".."})
 
 
-def _is_plain(path: str) -> bool:
-    """Whether `path` has no component that is empty, `.` or `..`, and no NUL."""
+def is_plain(path: str) -> bool:
+    """Whether `path` has no component that is empty, `.` or `..`, and no NUL: so it stays where it is put."""
     return _ODD.isdisjoint(path.split("/")) and "\0" not in path

@@ -16,13 +16,12 @@ from rattler.package_cache import PackageCache
 from rattler.platform import Subdir
 
 from ociforge.conda.conflict import conflicts, warnings
-from ociforge.conda.contents import contents
-from ociforge.conda.fetch import collected, fetched
-from ociforge.conda.info import Python
+from ociforge.conda.contents import looked_through
+from ociforge.conda.fetch import fetched
 from ociforge.conda.layout import Layout
 from ociforge.conda.linked import Linked, read_back
 from ociforge.conda.package import Installation
-from ociforge.conda.survey import check_records
+from ociforge.conda.survey import check_records, interpreter
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.errors import PackageError
 from ociforge.events import Notify, StageStarted, Warned, ignore
@@ -70,15 +69,14 @@ def install(
 
     async def laid_out() -> tuple[Linked, ...]:
         archives = await fetched(ordered, cache=cache / "archives", retries=retries, network=network, notify=notify)
-        looked = await collected([asyncio.to_thread(contents, archive) for archive in archives])
+        looked = await looked_through(archives)
         notify(StageStarted(f"linking {len(archives)} package{'' if len(archives) == 1 else 's'}"))
         await _link(archives, root, prefix=prefix, platform=platform, extracted=staging / "packages")
-        version = _python(ordered)
-        python = None if version is None else Python.parse(version)
         return tuple(
             read_back(archive, root, inside.placed(python)) for archive, inside in zip(archives, looked, strict=True)
         )
 
+    python = interpreter(ordered)
     linked = asyncio.run(laid_out())
     clashes = conflicts(linked, root)
     hosts = (str(staging.absolute()), str(cache.absolute()))
@@ -86,7 +84,7 @@ def install(
     packages = tuple(layout.package(package) for package in linked)
     for warning in (*_script_warnings(linked), *warnings(clashes)):
         notify(warning)
-    return Installation(packages=packages, conflicts=clashes, python=_python(ordered))
+    return Installation(packages=packages, conflicts=clashes, python=None if python is None else str(python))
 
 
 async def _link(archives: Sequence[Archive], root: Path, *, prefix: str, platform: Subdir, extracted: Path) -> None:
@@ -119,15 +117,6 @@ def _platform(subdir: str) -> Subdir:
         raise PackageError(f"`{subdir}` is no conda subdir: expected one such as `linux-64`") from error
 
 
-def _python(records: Iterable[RepoDataRecord]) -> str | None:
-    for record in records:
-        if record.name.normalized == "python":
-            minor = ".".join(str(record.version).split(".")[:2])
-            # Not told by the version alone: free-threaded builds have a directory of their own (CEP 17).
-            return f"{minor} {record.python_site_packages_path or f'lib/python{minor}/site-packages'}"
-    return None
-
-
 def _script_warnings(linked: Iterable[Linked]) -> Iterator[Warned]:
     """Of what conda would run after linking; `pre-unlink` scripts have no meaning in an image."""
     for package in linked:
@@ -144,6 +133,4 @@ def _unlinkable(error: BaseException, prefix: str) -> PackageError:
     message = f"installing into `{prefix}`: {why}"
     if "longer than the placeholder" in why:
         return PackageError(message, "choose a shorter prefix: binaries have no room for this one")
-    if "no python version" in why:
-        return PackageError(message, "noarch Python packages need `python` in the environment")
     return PackageError(message, "check free space and permissions of the cache directory")

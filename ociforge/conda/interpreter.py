@@ -10,7 +10,9 @@ from rattler import RepoDataRecord
 from rattler.package_cache import PackageCache
 from rattler.platform import Subdir
 
+from ociforge.conda.contents import looked_through
 from ociforge.conda.fetch import fetched
+from ociforge.conda.survey import check_rows
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.errors import PackageError
 from ociforge.events import ignore
@@ -23,14 +25,10 @@ if TYPE_CHECKING:
     from ociforge.events import Notify
     from ociforge.network import Network
 
-__all__ = ["install_interpreter", "runs_here"]
+__all__ = ["install_interpreter"]
 
 _CHANNEL = "file:///"  # rattler wants a channel for each record; nothing of it is kept
-
-
-def runs_here(subdir: str) -> bool:
-    """Whether this machine runs programs of the conda `subdir` by itself."""
-    return str(Subdir.current()) == subdir
+_HINT = 'set `bytecode = "none"`, or lock another build of the package'
 
 
 def install_interpreter(
@@ -44,15 +42,18 @@ def install_interpreter(
 ) -> Path:
     """Install `python` and what it depends on, of `records`, below the empty directory `staging`; its executable.
 
-    `cache` keeps archives, as for every other use of them. Raises PackageError.
+    `cache` keeps archives, as for every other use of them. Raises PackageError, also for packages that rattler could
+    be led out of `staging` by.
     """
     wanted = _closure(records, "python")
+    check_rows(wanted)
     if not wanted:
         raise PackageError("bytecode needs `python` in the environment", "leave out `bytecode`, or add `python`")
     root = staging.absolute() / "root"
 
     async def installed() -> None:
         archives = await fetched(wanted, cache=cache / "archives", retries=retries, network=network, notify=notify)
+        await looked_through(archives, hint=_HINT)
         local = [
             RepoDataRecord(archive.record, archive.record.file_name, archive.path.absolute().as_uri(), _CHANNEL)
             for archive in archives

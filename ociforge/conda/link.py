@@ -3,7 +3,7 @@
 The entries are those that `install` reads back from rattler's own installation, in the same order and byte for byte:
 placeholders replaced (`prefix.py`), noarch Python files in site-packages, entry points (`scripts.py`), metadata as
 `layout.py` has it, the `conda-meta` record last. What rattler would do to an archive that contradicts itself is not
-imitated but refused.
+imitated but refused (`members.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from layers.tree import Segment
 from ociforge.conda.archive import ArchiveFile
 from ociforge.conda.info import Python
 from ociforge.conda.layout import ENTRY_POINT, is_dropped, shipped_time
+from ociforge.conda.members import Members
 from ociforge.conda.meta import PathRecord, record_entry, record_name
 from ociforge.conda.prefix import PrefixError, Replacement, binary, text
 from ociforge.conda.scripts import entry_point_script
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["link"]
 
 _SMALL = 1 << 20  # 1 MiB: contents up to this are held in memory
-_UNLIKE = "build with `--installer rattler`, and report it to the package's maintainers"
 
 
 def link(
@@ -62,12 +62,6 @@ def link(
     Raises PackageError at once for a noarch Python package without `python`, later for an archive that is damaged,
     that contradicts `info`, or whose binaries have no room for the prefix.
     """
-    if info.noarch == "python" and python is None:
-        raise PackageError(
-            f"installing into `{prefix}`: failed to link {info.filename}: cannot install noarch python package because"
-            " there is no python version specified",
-            "noarch Python packages need `python` in the environment",
-        )
     interpreter = Python.parse(python) if python is not None and info.noarch == "python" else None
     meta = f"conda-meta/{record_name(archive.record)}"
     plan = _Plan(
@@ -150,11 +144,8 @@ class _Run:
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
         self._file = ArchiveFile(path=plan.archive.path, filename=plan.info.filename)
-        self._paths = {path.path: path for path in plan.info.paths}
+        self._listed = Members(plan.info)
         self._scripts = {entry_point.path: entry_point for entry_point in plan.info.entry_points}
-        self._times: dict[str, int] = {}  # of every member but directories
-        self._first: dict[str, str] = {}  # hard link -> the member that has the content
-        self._softlinks: dict[str, str] = {}
         self._leaders: dict[tuple[str, str | None, str | None], PathInfo] = {}
         self._found: dict[str, _Found] = {}
         self._passing: Passing | None = None
@@ -162,13 +153,10 @@ class _Run:
 
     def entries(self) -> Iterator[Entry]:
         """The entries in writing order, directories apart."""
-        if len(self._paths) < len(self._plan.info.paths):
-            raise self._refused("lists a path twice")
         yield from self._members(self._file.payload())
-        if not self._times.keys() >= self._paths.keys():
+        if not self._listed.complete:
             yield from self._members(self._file.rest())
-        if missing := sorted(self._paths.keys() - self._times.keys()):
-            raise self._refused(f"lists `{missing[0]}`, which is not in the archive")
+        self._listed.check_complete()
         scripts = [(place, self._script(place)) for place in sorted(self._scripts)]
         for place, data in scripts:
             if place not in self._plan.excluded:
@@ -179,59 +167,23 @@ class _Run:
 
     def _members(self, members: Iterable[Member]) -> Iterator[Entry]:
         for member in members:
-            entry = self._member(member)
+            path = self._listed.listed(member)
+            entry = None if path is None else self._linked(path, member)
             if entry is not None:
                 yield entry
             if self._passing is not None:  # what nobody has read is still wanted for the record
                 self._passing.drain()
                 self._passing = None
 
-    def _member(self, member: Member) -> Entry | None:
-        name, path = member.name, self._paths.get(member.name)
-        if path is None and (member.kind == "directory" or name in self._times):
-            return None
-        if member.kind == "directory":
-            raise self._refused(f"ships the directory `{name}` as such, which rattler cannot install")
-        if name in self._times:
-            raise self._refused(f"has two members `{name}`")
-        self._times[name] = member.mtime
-        if member.kind == "hardlink":
-            self._note_link(member)
-        elif member.kind == "softlink":
-            self._softlinks[name] = member.link
-        if path is None:
-            return None
-        return self._linked(path, member)
-
-    def _note_link(self, member: Member) -> None:
-        first = self._first.get(member.link, member.link)
-        if first not in self._times:
-            raise self._refused(f"has a hard link `{member.name}` to `{member.link}`, which does not come before it")
-        if self._times[first] != member.mtime:
-            raise self._refused(f"has one time for `{first}` and another for its hard link `{member.name}`")
-        self._first[member.name] = first
-
     def _linked(self, path: PathInfo, member: Member) -> Entry | None:
-        first = self._first.get(path.path, path.path)
-        if first in self._softlinks:
-            return self._softlink(path, self._softlinks[first], member.mtime)
-        if path.kind == "softlink":
-            raise self._refused(f"lists `{path.path}` as a symbolic link, which it is not in the archive")
         if member.kind == "file":
             return self._regular(path, member)
-        if member.kind == "hardlink":
-            return self._hardlink(path, first)
-        raise self._refused(f"ships `{path.path}`, which is no regular file")
+        first = self._listed.first.get(path.path, path.path)
+        target = self._listed.softlinks.get(first)
+        return self._hardlink(path, first) if target is None else self._softlink(path, target, member.mtime)
 
     def _softlink(self, path: PathInfo, target: str, mtime: int) -> Entry | None:
-        if path.kind == "hardlink":
-            raise self._refused(f"lists `{path.path}` as a file, but it is a symbolic link in the archive")
-        if path.placeholder is not None or path.no_link:
-            raise self._refused(f"wants the symbolic link `{path.path}` to be changed or copied")
-        try:
-            data = target.encode()
-        except UnicodeEncodeError as error:
-            raise self._refused(f"ships the link `{path.path}`, whose target is not UTF-8") from error
+        data = target.encode()
         self._found[path.path] = _Found("softlink", hashlib.sha256(data).hexdigest(), len(data))
         if not self._is_kept(path):
             return None
@@ -266,7 +218,7 @@ class _Run:
 
     def _leader(self, path: PathInfo, first: str) -> PathInfo | None:
         """The path whose file in the prefix is that of `path`, if there is one yet."""
-        own = self._paths.get(first)
+        own = self._listed.paths.get(first)
         if own is not None and self._is_kept(own) and _content_key(first, own) == _content_key(first, path):
             return own
         return self._leaders.get(_content_key(first, path))
@@ -339,8 +291,6 @@ class _Run:
     def _time(self, path: PathInfo, mtime: int) -> int:
         if path.placeholder is not None:
             return self._plan.mtime
-        if mtime < 0:
-            raise self._refused(f"ships `{path.path}` with a time before 1970")
         return shipped_time(mtime, self._plan.mtime, self._plan.clamp)
 
     def _script(self, place: str) -> bytes:
@@ -362,9 +312,6 @@ class _Run:
             file_mode=path.file_mode,
             prefix_placeholder=path.placeholder,
         )
-
-    def _refused(self, what: str) -> PackageError:
-        return PackageError(f"`{self._plan.info.filename}` {what}", _UNLIKE)
 
 
 def _script_record(place: str, data: bytes) -> PathRecord:

@@ -71,9 +71,10 @@ def read_back(archive: Archive, root: Path, members: Mapping[str, Placed]) -> Li
         msgspec.structs.replace(entry, path=entry.path.removeprefix(losers), original_path=None)
         for entry in document.paths_data.paths
     ]
+    unique = {(entry.path, entry.path_type): entry for entry in paths}  # an entry point may be listed twice
     return Linked(
         archive=archive,
-        paths=tuple(sorted(paths, key=lambda entry: entry.path.split("/"))),
+        paths=tuple(sorted(unique.values(), key=lambda entry: entry.path.split("/"))),
         lost=frozenset(
             entry.path.removeprefix(losers) for entry in document.paths_data.paths if entry.path.startswith(losers)
         ),

@@ -81,6 +81,8 @@ _SPEC_ERRORS: Final = (
 )
 _OFFLINE_HINT: Final = "run `ociforge lock` where there is a network"
 _READ_SIZE: Final = 1 << 20  # 1 MiB
+_UNREAD: Final = ": a channel cannot be read: "
+_WAITED: Final = "a coalesced request failed"
 _SOLVER_PREFIX: Final = "Cannot solve the request because of: "
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`)]+")
 _MISSING: Final = re.compile(r"No candidates were found for (\S+)")
@@ -172,7 +174,15 @@ def _together(failures: Sequence[BaseException]) -> BaseException:
     if len(errors) < len(failures):
         return next(failure for failure in failures if not isinstance(failure, SolveError))
     hints = dict.fromkeys(error.hint for error in errors if error.hint is not None)
-    return SolveError.collect(list(dict.fromkeys(error.message for error in errors)), "; ".join(hints) or None)
+    messages = _explained([error.message for error in errors])
+    return SolveError.collect(list(dict.fromkeys(messages)), "; ".join(hints) or None)
+
+
+def _explained(messages: Sequence[str]) -> list[str]:
+    """Of requests for the same file, all but one only wait: rattler tells the reason of that one alone."""
+    found = {why for _, unread, why in (text.partition(_UNREAD) for text in messages) if unread and _WAITED not in why}
+    reason = found.pop() if len(found) == 1 else "what another environment asks for, too, is not to be had"
+    return [f"{text.partition(_UNREAD)[0]}{_UNREAD}{reason}" if _WAITED in text else text for text in messages]
 
 
 async def _answer(request: SolveRequest, means: _Means) -> tuple[RepoDataRecord, ...]:
@@ -370,13 +380,14 @@ def _advice(request: SolveRequest, text: str) -> str:
 
 def _unreachable(request: SolveRequest, error: BaseException, *, offline: bool) -> SolveError:
     return SolveError(
-        f"{request.what}: a channel cannot be read: {_why(error)}",
+        f"{request.what}{_UNREAD}{_why(error)}",
         _OFFLINE_HINT if offline else "check the network and the channels of the manifest",
     )
 
 
 def _why(error: BaseException) -> str:
     text = ": ".join(line.removeprefix("Caused by: ").strip() for line in str(error).splitlines())
+    text = text.removeprefix("GatewayError: ")
     return _without_secrets(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from layers.digest import Digest
 from ociforge.conda.clobber import Claim, link_order, settle
 from ociforge.conda.conflict import warnings as conflict_warnings
 from ociforge.conda.facts import STATE, VARIABLES
-from ociforge.conda.info import Python
+from ociforge.conda.info import HINT, PathInfo, Python, is_plain
 from ociforge.conda.meta import identity
 from ociforge.conda.package import Activation, Conflict
 from ociforge.conda.prefix import PrefixError, Replacement, binary, text
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from rattler import RepoDataRecord
 
     from ociforge.conda.facts import PackageFacts
+    from ociforge.conda.info import PackageInfo
 
-__all__ = ["Summary", "Survey", "check_records", "interpreter", "summary_key", "survey"]
+__all__ = ["Summary", "Survey", "check_records", "check_rows", "claim", "interpreter", "summary_key", "survey"]
 
 _FORMAT = 1  # of summaries, and part of their keys
 _SCRIPTS = "etc/conda/activate.d"
@@ -121,7 +123,7 @@ def survey(records: Sequence[RepoDataRecord], facts: Sequence[PackageFacts], *, 
     """
     pairs = sorted(zip(records, facts, strict=True), key=lambda pair: pair[0].name.normalized)
     python = interpreter(records)
-    claims = [_claim(record, one, python) for record, one in pairs]
+    claims = [claim(record, one.info, python) for record, one in pairs]
     conflicts = settle(claims, link_order(records))
     owners = {path: claim.name for claim in claims for path in claim.places}
     owners |= {conflict.path: conflict.winner for conflict in conflicts}
@@ -144,9 +146,20 @@ def summary_key(records: Iterable[RepoDataRecord], *, prefix: str, asked: Collec
 
 def check_records(records: Sequence[RepoDataRecord], prefix: str) -> None:
     """Raise PackageError for records that cannot be installed together, or for a `prefix` that is none."""
-    parts = prefix.split("/")
-    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]):
+    if prefix[:1] != "/" or not is_plain(prefix[1:]):
         raise PackageError(f"`{prefix}` is no prefix: expected an absolute, normalised path below `/`")
+    check_rows(records)
+
+
+def check_rows(records: Iterable[RepoDataRecord]) -> None:
+    """Raise PackageError for records that cannot be installed together.
+
+    Also for one with a field that leads elsewhere where it becomes a path, on this machine or in the image: rows are
+    what a channel says.
+    """
+    problems = [problem for record in records for problem in _misleading(record)]
+    if problems:
+        raise PackageError.collect(problems, "the channel's index is wrong: tell its owner, or lock another build")
     seen: dict[str, RepoDataRecord] = {}
     for record in records:
         if record.name.source != record.name.normalized:
@@ -156,6 +169,23 @@ def check_records(records: Sequence[RepoDataRecord], prefix: str) -> None:
             raise PackageError(
                 f"two packages are called `{record.name.normalized}`: `{other.file_name}` and `{record.file_name}`"
             )
+
+
+def _misleading(record: RepoDataRecord) -> Iterator[str]:
+    """What is wrong with fields of `record` that become paths: of `conda-meta`, of rattler's cache, of files."""
+    directory = record.python_site_packages_path
+    if directory is not None and not is_plain(directory):
+        yield f"`{record.file_name}`: `python_site_packages_path` is `{directory}`: expected a path below the prefix"
+    parts = {
+        "name": record.name.normalized,
+        "version": str(record.version),
+        "build": str(record.build),
+        "subdir": record.subdir,
+        "file name": record.file_name,
+    }
+    for field, part in parts.items():
+        if "/" in part or not is_plain(part):
+            yield f"`{record.file_name}`: the {field} is `{part}`: expected a part of a path"
 
 
 def interpreter(records: Iterable[RepoDataRecord]) -> Python | None:
@@ -169,13 +199,22 @@ def interpreter(records: Iterable[RepoDataRecord]) -> Python | None:
     return None
 
 
-def _claim(record: RepoDataRecord, facts: PackageFacts, python: Python | None) -> Claim:
-    if (facts.info.noarch == "python") != record.noarch.python:
+def claim(record: RepoDataRecord, info: PackageInfo, python: Python | None) -> Claim:
+    """Where the files of `record`, whose archive says `info`, go. Raises PackageError for two in one place, where the
+    two contradict each other, and for a noarch Python package where `python` is None.
+    """
+    if (info.noarch == "python") != record.noarch.python:
         raise PackageError(
             f"`{record.file_name}`: the lock and the archive disagree whether it is a noarch Python package",
             "update the lock",
         )
-    return Claim(name=record.name.normalized, filename=record.file_name, places=dict(facts.info.places(python)))
+    found = list(info.places(python))
+    places = dict(found)
+    if len(places) < len(found):  # or else a script takes the place of a file, as with rattler
+        counts = Counter(place for place, there in found if isinstance(there, PathInfo))
+        if shared := [place for place, count in counts.items() if count > 1]:
+            raise PackageError(f"`{record.file_name}` ships two files for `{shared[0]}`", HINT)
+    return Claim(name=record.name.normalized, filename=record.file_name, places=places)
 
 
 def _activation(owners: Mapping[str, str], facts: Mapping[str, PackageFacts], prefix: str) -> Activation:

@@ -170,3 +170,11 @@ def test_a_file_and_a_directory_are_refused(judge: Judge) -> None:
     with pytest.raises(PackageError) as caught:
         judge(a, b)
     assert caught.value.message == "`x/y` is a file of `b-1.0-0.conda` but a directory of `a-1.0-0.conda`"
+    assert caught.value.hint == "the two packages cannot be in one environment: lock another build of one"
+
+
+def test_a_file_and_a_directory_of_one_package() -> None:
+    places = dict(parse_info({"info/files": b"x\nx/z\n"}, "a").places(None))
+    with pytest.raises(PackageError) as caught:
+        settle([Claim(name="a", filename="a", places=places)], ["a"])
+    assert caught.value.hint == "report it to the package's maintainers, or lock another build of it"

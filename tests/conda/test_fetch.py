@@ -7,13 +7,17 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from layers.digest import Digest
-from ociforge.conda.fetch import Archive, fetch
+from ociforge.conda.fetch import Archive, claim, fetch
 from ociforge.errors import PackageError
 from ociforge.events import BlobDone, BlobProgress, BlobStarted, Event
 from tests.conda.environment import records
@@ -21,8 +25,7 @@ from tests.support.channel import Channel, serve, write_channel
 from tests.support.conda import CondaPackage, Regular
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from rattler import RepoDataRecord
 
@@ -94,6 +97,112 @@ def test_archives_come_over_http_once(channel: Channel, tmp_path: Path) -> None:
             assert_whole(get(records(channel, url=server.url), tmp_path / "cache"), channel)
     assert sorted(server.requests) == ["GET /linux-64/a-1.0-0.conda", "GET /linux-64/b-1.0-0.conda"]
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@contextmanager
+def serve_together(data: bytes, clients: int) -> Iterator[str]:
+    """The URL of `data`, which nobody gets before all clients have asked for it."""
+    barrier = threading.Barrier(clients)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            barrier.wait(timeout=20)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/a-1.0-0.conda"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("before", [None, b"damaged"])
+def test_processes_that_bring_one_archive_at_once_read_the_same_file(
+    channel: Channel, tmp_path: Path, before: bytes | None
+) -> None:
+    archive = channel.archives[0]
+    (tmp_path / "index.json").write_text(json.dumps(dict(archive.record)))
+    if before is not None:
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / f"{archive.record['sha256']}.conda").write_bytes(before)
+    script = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        from rattler import PackageRecord, RepoDataRecord
+        from ociforge.conda.fetch import fetch
+        index, digest, url, cache = sys.argv[1:]
+        record = PackageRecord.from_index_json(Path(index))
+        record.sha256 = bytes.fromhex(digest)
+        (found,) = fetch([RepoDataRecord(record, "a-1.0-0.conda", url, url)], cache=Path(cache))
+        print("fetched", flush=True)
+        sys.stdin.readline()
+        found.check_unchanged()
+        print("unchanged", flush=True)
+        os._exit(0)
+    """)
+    with serve_together(archive.path.read_bytes(), 2) as url:
+        arguments = [tmp_path / "index.json", archive.record["sha256"], url, tmp_path / "cache"]
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        processes = [
+            subprocess.Popen(
+                command,
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "fetched\n"
+        for process in processes:
+            output, errors = process.communicate("go on\n", timeout=20)
+            assert output == "unchanged\n", errors
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"{archive.record['sha256']}.conda"]
+
+
+def test_use_shows_in_the_atime_and_is_no_change(channel: Channel, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with serve(channel.path) as server:
+        (row,) = records(channel, "a", url=server.url)
+        (first,) = get([row], cache)
+        os.utime(first.path, (1000, 1000))
+        (second,) = get([row], cache)
+        assert first.path.stat().st_mtime == 1000
+        assert first.path.stat().st_atime > time.time() - 60
+        os.utime(first.path, (1000, 1000))
+        claim(cache, row)
+    assert first.path.stat().st_atime > time.time() - 60
+    second.check_unchanged()
+    first.path.write_bytes(first.path.read_bytes())
+    with pytest.raises(PackageError, match="was changed while it was read"):
+        second.check_unchanged()
+
+
+def test_modes_do_not_follow_the_umask(channel: Channel, tmp_path: Path) -> None:
+    modes = set()
+    for umask in (0o000, 0o077):
+        cache = tmp_path / f"{umask}"
+        before = os.umask(umask)
+        try:
+            with serve(channel.path) as server:
+                get(records(channel, url=server.url), cache)
+        finally:
+            os.umask(before)
+        modes |= {(path.is_dir(), path.stat().st_mode & 0o777) for path in (cache, *cache.iterdir())}
+    assert modes == {(True, 0o755), (False, 0o644)}
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", NOISE])

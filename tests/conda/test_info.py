@@ -133,6 +133,64 @@ def test_all_problems_are_told() -> None:
     assert len(message.splitlines()) == 5
 
 
+@pytest.mark.parametrize("name", ["conda-meta", "conda-meta/other-1.0-0.json", "conda-meta/.json"])
+def test_records_of_other_packages_are_refused(name: str) -> None:
+    """rattler and conda read all of them as soon as anything is installed."""
+    assert refused(listed(path(name))) == (
+        f"`p-1.0-0.conda` ships `{name}`, where the records of installed packages are"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["conda-meta/p-1.0-0.json", "conda-meta/state", "conda-meta/x/y.json", "conda-metal", "x/conda-meta/y.json"]
+)
+def test_other_names_in_conda_meta_are_fine(name: str) -> None:
+    assert parse_info(listed(path(name)), "p-1.0-0.conda").paths[0].path == name
+
+
+def test_a_path_is_listed_once() -> None:
+    message = refused(listed(path("a"), path("b"), path("a"), {"_path": "b", "path_type": "softlink"}))
+    assert [line.strip() for line in message.splitlines()[-2:]] == [
+        "`p-1.0-0.conda` lists `a` twice",
+        "`p-1.0-0.conda` lists `b` twice",
+    ]
+
+
+def with_entry_points(*entry_points: str) -> dict[str, bytes]:
+    return listed(index={"noarch": "python"}, link={"noarch": {"type": "python", "entry_points": entry_points}})
+
+
+def test_the_same_entry_point_twice_is_one() -> None:
+    info = parse_info(with_entry_points("a = b:c", "x = b:c", "a=b : c"), "p")
+    assert [entry_point.command for entry_point in info.entry_points] == ["a", "x"]
+
+
+def test_an_entry_point_is_one_script() -> None:
+    """rattler writes one after the other, in any order."""
+    assert refused(with_entry_points("a = b:c", "a = b:d")) == "`p-1.0-0.conda` has different entry points `a`"
+
+
+@pytest.mark.parametrize("command", ["a b", "é", "-a", "~", "a\nb", "a..", 'a"b'])
+def test_odd_commands_are_fine(command: str) -> None:
+    (entry_point,) = parse_info(with_entry_points(f"{command} = b:c"), "p").entry_points
+    assert entry_point.command == command
+
+
+@pytest.mark.parametrize("command", ["", ".", "..", "...", ".a", "a/b", "/a", "a\\b", "a\0b"])
+def test_commands_that_are_no_name(command: str) -> None:
+    message = refused(with_entry_points(f"{command} = b:c"))
+    assert message == f"`p-1.0-0.conda` has the entry point `{command}`, which is no name for a script"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "é", "1a", "a..b", ".a", "a.", "a-b", "a()", "x [extra]", "a\nb"])
+@pytest.mark.parametrize("shape", ["a = {}:b", "a = b:{}"])
+def test_entry_points_name_python(shape: str, name: str) -> None:
+    """As with rattler: what else they say would be run."""
+    assert refused(with_entry_points(shape.format(name))).endswith(
+        f"is no entry point: `{name}` is no dotted name of Python"
+    )
+
+
 @pytest.mark.parametrize(
     ("files", "why"),
     [

@@ -528,8 +528,7 @@ def test_noarch_python_without_python(made: Callable[..., Installation]) -> None
     with pytest.raises(PackageError) as caught:
         made(PURE)
     assert caught.value.message == (
-        f"installing into `{PREFIX}`: failed to link pure-1.0-pyh_0.conda: cannot install noarch python package because"
-        " there is no python version specified"
+        "cannot install noarch python package `pure-1.0-pyh_0.conda`: there is no python version specified"
     )
     assert caught.value.hint == "noarch Python packages need `python` in the environment"
 
@@ -557,3 +556,55 @@ def test_what_paths_json_says_of_contents_does_not_matter(tmp_path: Path) -> Non
     rows = records(write_channel(tmp_path / "channel", [package]))
     cold, warm = (lay_out(rows, tmp_path, staging) for staging in ("cold", "warm"))
     assert facts(cold.packages[0].entries) == facts(warm.packages[0].entries)
+
+
+@pytest.mark.parametrize("directory", ["../../../escaped", "ABSOLUTE", "./lib//x/"])
+def test_site_packages_stay_in_the_prefix(tmp_path: Path, directory: str) -> None:
+    """rattler writes there, or aborts the process."""
+    directory = directory.replace("ABSOLUTE", f"{tmp_path}/escaped")
+    rows = records(write_channel(tmp_path / "channel", [PYTHON, PURE]))
+    rows[0].python_site_packages_path = directory
+    with pytest.raises(PackageError, match="`python_site_packages_path` is `"):
+        lay_out(rows, tmp_path)
+    assert list((tmp_path / "staging").iterdir()) == []
+    assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("build", ["x/../../../../../escaped", "../x"])
+def test_records_stay_in_conda_meta(tmp_path: Path, build: str) -> None:
+    package = CondaPackage(name="p", files={"a": ""}, index_extra={"build": build})
+    rows = records(write_channel(tmp_path / "channel", [package]))
+    with pytest.raises(PackageError, match="the build is `"):
+        lay_out(rows, tmp_path)
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "below"), [("lib", "lib/x"), ("conda-meta", "x"), ("lib/python3.12/site-packages", "x"), ("bin", "x")]
+)
+def test_nothing_is_linked_through_a_link(tmp_path: Path, link: str, below: str) -> None:
+    """Of one package into a directory of this machine: rattler would write there what other packages have below it."""
+    (tmp_path / "host").mkdir()
+    packages = [
+        CondaPackage(name="a", files={link: Link(f"{tmp_path}/host")}),
+        CondaPackage(name="b", files={below: "x"}),
+        dataclasses.replace(PYTHON, files={"python": ""}),
+        PURE,
+    ]
+    with pytest.raises(PackageError, match=rf"`{link}`(,| is a file of)"):
+        lay_out(records(write_channel(tmp_path / "channel", packages)), tmp_path)
+    assert list((tmp_path / "host").iterdir()) == list((tmp_path / "staging").iterdir()) == []
+
+
+def test_the_same_entry_point_twice(tmp_path: Path) -> None:
+    package = dataclasses.replace(PURE, entry_points=("pure = pure:main", "pure=pure:main"))
+    once, twice = (
+        lay_out(records(write_channel(tmp_path / f"{number}", [PYTHON, one])), tmp_path, f"staging{number}")
+        for number, one in enumerate((PURE, package))
+    )
+    names = [
+        [fact for fact in facts(one.packages[0].entries) if "conda-meta" not in str(fact)] for one in (once, twice)
+    ]
+    assert names[0] == names[1]
+    meta = json.loads(content(entries(twice)[f"{AT}/conda-meta/pure-1.0-pyh_0.json"]))
+    assert meta["files"] == ["bin/pure", "bin/pure-old", "lib/python3.12/site-packages/pure/__init__.py"]

@@ -7,6 +7,8 @@ import pytest
 
 from ociforge.conda.solve import Cutoffs, SolveRequest, solve
 from ociforge.errors import SolveError
+from ociforge.events import Warned
+from ociforge.network import ONLINE, Mirrors, Network
 from tests.support.channel import Channel, serve, write_channel
 from tests.support.conda import CondaPackage
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rattler import RepoDataRecord
+
+    from ociforge.events import Event
 
 OLD, NEW = datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)
 BETWEEN = datetime(2024, 6, 1, tzinfo=UTC)
@@ -180,6 +184,35 @@ def test_an_unreachable_channel_is_named_without_its_token(tmp_path: Path, chann
     assert error.message.startswith("environment `default` on `linux-64`: a channel cannot be read: ")
     assert "secret" not in error.message and "tk-123" not in error.message
     assert error.hint == "check the network and the channels of the manifest"
+
+
+@pytest.mark.parametrize("network", [ONLINE, Network(offline=True)])
+def test_all_that_ask_an_unreachable_channel_are_told_the_reason(
+    tmp_path: Path, channel: Channel, network: Network
+) -> None:
+    """rattler asks once, and has the reason for one of them alone."""
+    gone = channel.at("http://127.0.0.1:1/channel/")
+    requests = [request([gone], "lib", what=f"environment `{name}`") for name in "ab"]
+    with pytest.raises(SolveError) as caught:
+        solve(requests, cache=tmp_path / "cache", retries=0, network=network)
+    first, second = caught.value.message.splitlines()
+    why = first.removeprefix("environment `a`: a channel cannot be read: ")
+    assert ("no usable repodata cache" if network.offline else "Connection refused") in why
+    assert second == f"environment `b`: a channel cannot be read: {why}"
+
+
+def test_a_mirror_and_a_channel_that_cannot_be_reached(tmp_path: Path, channel: Channel) -> None:
+    network = Network(conda=Mirrors(prefixes={"http://127.0.0.1:1/": ("http://127.0.0.1:2/",)}))
+    gone = channel.at("http://127.0.0.1:1/channel/")
+    requests = [request([gone], "lib", what=f"environment `{name}`") for name in "ab"]
+    events: list[Event] = []
+    with pytest.raises(SolveError) as caught:
+        solve(requests, cache=tmp_path / "cache", retries=0, network=network, notify=events.append)
+    for line, name in zip(caught.value.message.splitlines(), "ab", strict=True):
+        assert line.startswith(f"environment `{name}`: a channel cannot be read: error sending request for url (http:")
+        assert "Connection refused" in line
+    (warned,) = [event for event in events if isinstance(event, Warned)]
+    assert "Connection refused" in warned.message
 
 
 def test_repodata_is_read_once_for_all_requests(tmp_path: Path, channel: Channel) -> None:

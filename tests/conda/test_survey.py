@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from layers.entry import Directory
 from ociforge.conda.facts import gather_facts
+from ociforge.conda.info import parse_info
 from ociforge.conda.install import install
 from ociforge.conda.package import Activation, Conflict
-from ociforge.conda.survey import Summary, Survey, interpreter, summary_key, survey
+from ociforge.conda.survey import Summary, Survey, check_records, claim, interpreter, summary_key, survey
 from ociforge.errors import PackageError
 from ociforge.events import Event, StageStarted
 from ociforge.store import Documents
@@ -195,3 +197,54 @@ def test_lock_and_archive_must_agree_on_noarch(tmp_path: Path) -> None:
     facts = gather_facts(rows, archives=tmp_path / "archives", documents=Documents(tmp_path / "store", "facts"))
     with pytest.raises(PackageError, match="disagree whether it is a noarch Python package"):
         survey([rows[0], rows[0]], facts, prefix="/p")
+
+
+ELSEWHERE = ["/etc/x", "../x", "../../../../../x", "lib/../../x", "./lib//x/", "", ".", "..", "lib/", "a\0b"]
+
+
+@pytest.mark.parametrize("directory", ELSEWHERE)
+def test_site_packages_stay_in_the_prefix(tmp_path: Path, directory: str) -> None:
+    rows = records(write_channel(tmp_path / "channel", [PYTHON]))
+    rows[0].python_site_packages_path = directory
+    with pytest.raises(PackageError) as caught:
+        check_records(rows, "/p")
+    assert caught.value.message == (
+        f"`python-3.13.1-0.conda`: `python_site_packages_path` is `{directory}`: expected a path below the prefix"
+    )
+
+
+@pytest.mark.parametrize("part", ["../x", "/x", "a/b", "..", ".", "", "a\0b", "a/"])
+@pytest.mark.parametrize("field", ["build", "subdir"])
+def test_what_becomes_part_of_a_path_is_none(tmp_path: Path, field: str, part: str) -> None:
+    """Names of `conda-meta` and of rattler's cache, and the address in the record."""
+    package = CondaPackage(name="p", index_extra={field: part})
+    with pytest.raises(PackageError) as caught:
+        check_records(records(write_channel(tmp_path / "channel", [package])), "/p")
+    assert caught.value.message == f"`p-1.0-0.conda`: the {field} is `{part}`: expected a part of a path"
+    assert caught.value.hint == "the channel's index is wrong: tell its owner, or lock another build"
+
+
+@pytest.mark.parametrize("name", ["../p-1.0-0.conda", "/p-1.0-0.conda", "p-1.0-../../x.conda", "p-1.0-\0.conda"])
+def test_the_name_of_an_archive_is_one(tmp_path: Path, name: str) -> None:
+    rows = records(write_channel(tmp_path / "channel", [CondaPackage(name="p")]))
+    rows[0].file_name = name
+    with pytest.raises(PackageError, match="the file name is `"):
+        check_records(rows, "/p")
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_names_that_are_no_names(tmp_path: Path, name: str) -> None:
+    """rattler allows dots."""
+    rows = records(write_channel(tmp_path / "channel", [CondaPackage(name=name)]))
+    with pytest.raises(PackageError, match=rf"the name is `{re.escape(name)}`"):
+        check_records(rows, "/p")
+
+
+def test_two_files_for_one_place(tmp_path: Path) -> None:
+    package = CondaPackage(name="p", noarch="python", files={"bin/x": "1", "python-scripts/x": "2"})
+    (record,) = records(write_channel(tmp_path / "channel", [package]))
+    info = parse_info(package.info(), "p-1.0-0.conda")
+    with pytest.raises(PackageError) as caught:
+        claim(record, info, interpreter(records(write_channel(tmp_path / "python", [PYTHON]))))
+    assert caught.value.message == "`p-1.0-0.conda` ships two files for `bin/x`"
+    assert caught.value.hint == "report it to the package's maintainers, or lock another build of it"
