@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from layers.entry import Directory
+from layers.entry import Directory, File
 from layers.layer import write_layer
 from layers.tree import Segment
 from ociforge.app import collect
@@ -24,6 +24,7 @@ from ociforge.errors import BuildError
 from ociforge.events import LayerMade, LayerStarted, StageStarted, Warned, ignore
 from ociforge.inputs import content_key, image_key
 from ociforge.oci.annotations import GLIBC, IMAGE_KEY
+from ociforge.oci.restated import restated
 from ociforge.parallel import ordered_map
 from ociforge.planned import PlannedImage, PlannedLayer
 from ociforge.runtime import annotate, runtime
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from layers.compress import OrderedMap
     from layers.digest import Digest
-    from layers.entry import Entry, File
+    from layers.entry import Entry
     from ociforge.built import Built
     from ociforge.events import Notify
     from ociforge.packages import Installer
@@ -92,6 +93,8 @@ def make(
         return plan.known
     request = plan.request
     wanted = [layer for layer in plan.layers if layer.place == "make" and store.catalog.find(layer.key) is None]
+    for layer in wanted:
+        layer.claim()
     if wanted:
         notify(StageStarted(f"packing {len(wanted)} of {len(plan.layers)} layers"))
     with (
@@ -103,7 +106,7 @@ def make(
         order = sorted(plan.layers, key=lambda layer: (layer.place == "make", -layer.size))
         made = dict(zip((layer.key for layer in order), over_layers(one, order), strict=True))
     layers = tuple(made[layer.key] for layer in plan.layers)
-    _compare(plan.layers, layers, previous, notify)
+    _compare(plan, layers, previous, notify)
     return built_image(plan.image(layers), request.base, layers, store)
 
 
@@ -136,7 +139,7 @@ def planned(
         notify(Warned(warning))
     files = _files(request, notify)
     key = image_key(request, files)
-    known = None if key is None else known_image(key, base, store, previous)
+    known = None if key is None else known_image(key, base, store, previous, request.codec.media_type)
     if known is not None:
         yield PlannedImage(request=request, key=key, layers=(), known=known)
         return
@@ -176,9 +179,11 @@ def planned(
         yield PlannedImage(
             request=request,
             key=key,
-            layers=tuple(_looked_up(layer, store, previous, pull=pull) for layer in layers),
+            layers=tuple(_looked_up(layer, request, store, previous, pull=pull) for layer in layers),
             changes=run.changes,
-            annotations=_own_annotations(key, (glibc or "0") if native else None) | annotations,
+            annotations=_own_annotations(key, (glibc or "0") if native else None)
+            | restated(base.config, run.changes)
+            | annotations,
             left_out=packages.left_out,
         )
 
@@ -188,27 +193,32 @@ def _own_annotations(key: Digest | None, glibc: str | None) -> dict[str, str]:
     return ({} if key is None else {IMAGE_KEY: str(key)}) | ({} if glibc is None else {GLIBC: glibc})
 
 
-def _looked_up(layer: PlannedLayer, store: Store, previous: Sequence[Previous], *, pull: bool) -> PlannedLayer:
+def _looked_up(
+    layer: PlannedLayer, request: Request, store: Store, previous: Sequence[Previous], *, pull: bool
+) -> PlannedLayer:
     """The layer with what is known of it: here, else in an image of before."""
     here = store.catalog.find(layer.key)
     if here is not None:
         return replace(layer, layer=here)
-    found = _in_images(layer.key, previous)
+    found = _in_images(layer.key, request, previous)
     # To make a layer of archives that are here takes less than to fetch it.
     if found is None or (pull and layer.download == 0):
         return layer
     return replace(layer, layer=found.layer, found=found)
 
 
-def _in_images(key: Digest, previous: Iterable[Previous]) -> Found | None:
-    return next((found for image in previous if (found := image.find(key)) is not None), None)
+def _in_images(key: Digest, request: Request, previous: Iterable[Previous]) -> Found | None:
+    media_type = request.codec.media_type
+    return next((found for image in previous if (found := image.find(key, media_type)) is not None), None)
 
 
 def _generated(title: str, entries: tuple[Entry, ...], request: Request) -> PlannedLayer:
     """A layer that is no package's."""
+    size = sum(entry.size for entry in entries if isinstance(entry, File))
     return PlannedLayer(
         title=title,
         key=content_key(entries, request.codec.identity),
+        size=size,
         segments=lambda: (Segment(title, entries),),
     )
 
@@ -235,7 +245,6 @@ def _made(
     made = BuiltLayer(
         title=planned.title,
         layer=layer,
-        packages=planned.packages,
         key=planned.key,
         reused=reused,
         found=planned.found,
@@ -244,17 +253,18 @@ def _made(
     return made
 
 
-def _compare(
-    plan: Sequence[PlannedLayer], made: Sequence[BuiltLayer], previous: Sequence[Previous], notify: Notify
-) -> None:
+def _compare(plan: PlannedImage, made: Sequence[BuiltLayer], previous: Sequence[Previous], notify: Notify) -> None:
     """Tell of images that claim another layer for a key than the one that was made for it here."""
-    for layer, one in zip(plan, made, strict=True):
-        claimed = _in_images(layer.key, previous)
+    for layer, one in zip(plan.layers, made, strict=True):
+        claimed = _in_images(layer.key, plan.request, previous)
         if claimed is not None and claimed.layer != one.layer:
+            theirs, ours = f"`{claimed.layer.digest}`", f"`{one.layer.digest}`"
+            if theirs == ours:
+                theirs, ours = (f"{theirs} with the diff_id `{of.diff_id}`" for of in (claimed.layer, one.layer))
             notify(
                 Warned(
-                    f"`{claimed.image.name}` has `{claimed.layer.digest}` as the layer `{layer.title}`, which is"
-                    f" `{one.layer.digest}` when it is made here",
+                    f"`{claimed.image.name}` has {theirs} as the layer `{layer.title}`, which is {ours} when it is made"
+                    " here",
                     "somebody has changed that image, or it was made by another version of a compressor: build with"
                     " `--no-reuse` to take nothing of it",
                 )

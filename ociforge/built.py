@@ -34,14 +34,13 @@ __all__ = ["Built", "BuiltLayer", "built_image", "built_index", "known_image"]
 
 
 class BuiltLayer(Struct, frozen=True, kw_only=True):
-    """A layer of ours: what it is called, its packages (`name version build`), and whether it existed already.
+    """A layer of ours: what it is called, and whether it existed already.
 
     `key` names the layer by its inputs. `found` is the image that it is taken from, None when the store has it.
     """
 
     title: str
     layer: Layer
-    packages: tuple[str, ...] = ()
     key: Digest | None = None
     reused: bool = False
     found: Found | None = None
@@ -99,20 +98,24 @@ def built_image(image: Image, base: Base, layers: Sequence[BuiltLayer], store: S
     )
 
 
-def known_image(key: Digest, base: Base, store: Store, previous: Iterable[Previous]) -> Built | None:
-    """The image with this key, from the store or from one of `previous`, if it and all of its layers exist."""
+def known_image(key: Digest, base: Base, store: Store, previous: Iterable[Previous], media_type: str) -> Built | None:
+    """The image with this key, from the store or from one of `previous`, if it and all of its layers exist; all of ours
+    have the media type.
+    """
     data = store.images.find(key)
     kept = None if data is None else Image.from_json(data)
     images: list[tuple[Image, Previous | None]] = [] if kept is None else [(kept, None)]
     images += [(one.image, one) for one in previous if one.key == key]
     for image, before in images:
-        layers = _known_layers(image, base, store, before)
+        layers = _known_layers(image, base, store, before, media_type)
         if layers is not None:
             return built_image(image, base, layers, store)
     return None
 
 
-def _known_layers(image: Image, base: Base, store: Store, before: Previous | None) -> list[BuiltLayer] | None:
+def _known_layers(
+    image: Image, base: Base, store: Store, before: Previous | None, media_type: str
+) -> list[BuiltLayer] | None:
     """The layers above the base's, where they are; None when one is nowhere."""
     diff_ids = ImageConfig.parse(image.config).diff_ids
     below = [layer.digest for layer in base.layers]
@@ -124,14 +127,17 @@ def _known_layers(image: Image, base: Base, store: Store, before: Previous | Non
             key = Digest.parse(descriptor.annotations.get(LAYER_KEY, ""))
         except DigestError:  # somebody has added a layer to an image of before
             return None
+        layer = described_layer(descriptor, diff_id)
         here = store.has(descriptor.digest, descriptor.size)
-        found = None if here or before is None else before.find(key)
+        if here and before is not None:  # that its diff_id is right, the image only claims
+            here = store.catalog.find(key) == layer
+        found = None if here or before is None else before.find(key, media_type)
         if not here and found is None:
             return None
         layers.append(
             BuiltLayer(
                 title=descriptor.annotations.get(LAYER_TITLE, ""),
-                layer=described_layer(descriptor, diff_id),
+                layer=layer,
                 key=key,
                 reused=True,
                 found=found,

@@ -12,7 +12,9 @@
     ├── TransportError        where images live
     │   ├── ReferenceFormatError  a malformed image reference or transport name (exit 2)
     │   └── RegistryError
-    │       └── AuthError
+    │       ├── AnswerError
+    │       ├── AuthError
+    │       └── NotFoundError
     ├── OfflineError          what is not on this machine, where nothing may be fetched
     ├── StoreError            the local store
     └── BuildError            what fits nowhere above
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "AnswerError",
     "AppError",
     "AuthError",
     "BaseImageError",
@@ -113,6 +116,10 @@ class ReferenceFormatError(TransportError):
 
 class RegistryError(TransportError):
     """A registry that refuses, fails or misbehaves."""
+
+
+class AnswerError(RegistryError):
+    """What a registry has under a name is no image, whatever else it is."""
 
 
 class AuthError(RegistryError):

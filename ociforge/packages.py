@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from layers.entry import Directory
 from layers.tree import Segment
 from ociforge.conda.facts import check, gather_facts
-from ociforge.conda.fetch import archive_digest, archive_path, fetch
+from ociforge.conda.fetch import archive_digest, archive_path, claim, fetch
 from ociforge.conda.link import link
 from ociforge.conda.meta import identity
 from ociforge.conda.survey import Summary, Survey, check_records, interpreter, summary_key, survey
@@ -274,6 +274,7 @@ class Packages:
             size=sum(member.size for member in group.members),
             download=sum(member.size for member in group.members if not self._is_here(member)),
             segments=partial(self._segments, group),
+            claim=partial(self._claim, group),
         )
 
     def _settled(self, group: Group) -> Iterator[tuple[str, ...]]:
@@ -320,6 +321,11 @@ class Packages:
         return record.url.startswith("file:") or archive_path(self._archives, record).exists()
 
     # -- the layers
+
+    def _claim(self, group: Group) -> None:
+        for member in group.members:
+            if member.kind == "conda":  # wheels are, as soon as somebody asks for them
+                claim(self._archives, self._records[member.name])
 
     def _segments(self, group: Group) -> Iterator[Segment]:
         names = [member.name for member in group.members]
@@ -423,10 +429,10 @@ class Packages:
         if not self._bytecode:
             return
         from ociforge.bytecode import elsewhere
-        from ociforge.conda.interpreter import runs_here
+        from ociforge.conda.machine import runs_here
 
         if not runs_here(self._request.platform.subdir):
-            raise elsewhere(self._request.platform)
+            raise elsewhere(self._request.platform, self._request.settings.name)
 
     def _with_bytecode(self, segment: Segment, paths: Sequence[str]) -> Segment:
         """The segment with bytecode for its sources, if that is wanted; `paths` are all of its files."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layers.tree import Segment
     from ociforge.built import Built, BuiltLayer
     from ociforge.oci.changes import ConfigChanges
+    from ociforge.oci.descriptor import Descriptor
     from ociforge.oci.image import Image
     from ociforge.request import Request
     from ociforge.reuse import Found
@@ -30,8 +31,9 @@ class PlannedLayer(Struct, frozen=True, kw_only=True):
     """A layer of ours, by its `key`. `packages` are shown as `name version build`.
 
     `layer` is what the key names, when that is known: it is in the store, or in an earlier image, which `found` tells.
-    `size` is that of the members' archives in bytes, `download` of those among them that are not here; both are 0 for
-    layers without packages. `segments` gives what the layer is made of, once.
+    `size` in bytes is that of the packages' archives, or of the files of a layer without packages; `download` that of
+    the archives which are not here. `segments` gives what the layer is made of, once; `claim` keeps what that is
+    read from from being pruned until then.
     """
 
     title: str
@@ -42,6 +44,7 @@ class PlannedLayer(Struct, frozen=True, kw_only=True):
     size: int = 0
     download: int = 0
     segments: Callable[[], Iterable[Segment]]
+    claim: Callable[[], object] = tuple
 
     @property
     def place(self) -> Place:
@@ -65,14 +68,14 @@ class PlannedImage(Struct, frozen=True, kw_only=True):
     left_out: Callable[[], Mapping[str, tuple[int, int]]] = dict
 
     @property
-    def digest(self) -> Digest | None:
-        """The digest that the build will have, when every layer is known."""
+    def descriptor(self) -> Descriptor | None:
+        """The image that the build will make, when every layer is known."""
         if self.known is not None:
-            return self.known.descriptor.digest
+            return self.known.descriptor
         layers = [(layer.layer, layer) for layer in self.layers]
         if any(layer is None for layer, _ in layers):
             return None
-        return self._assemble([(layer, planned) for layer, planned in layers if layer is not None]).descriptor.digest
+        return self._assemble([(layer, planned) for layer, planned in layers if layer is not None]).descriptor
 
     def image(self, made: Sequence[BuiltLayer]) -> Image:
         """The image of the layers that `made` has in the place of each planned one. Raises ImageError."""

@@ -2,8 +2,8 @@
 
 Every layer that a build pushes carries its key as an annotation, and its diff_id stands in the configuration; so any
 published image tells, in two small documents, which layers need not be made again. What is taken by its key is
-believed to be what the key says: `verify` checks that a diff_id belongs to its digest, and a build that has made a
-layer itself tells when an image claims another one for the same key.
+believed to be what the key says: `verify` checks that a diff_id belongs to its digest, as does a build that reads the
+layer's bytes, and one that has made a layer itself tells when an image claims another one for the same key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from layers.compress import decompress
 from layers.digest import Digest
 from layers.errors import DigestError
 from layers.layer import Layer
-from ociforge.errors import ImageError
+from ociforge.errors import ImageError, NotFoundError
 from ociforge.oci.annotations import IMAGE_KEY, LAYER_KEY
 from ociforge.oci.blob import read_document
 from ociforge.oci.config import ImageConfig
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Previous", "described_layer", "read_previous"]
 
 _MAX_UNPACKED = 1 << 40  # 1 TiB: a layer that unpacks to more is an attack
+_INCOMPLETE = "lacks layers that it names: build with `--no-reuse`, which makes and pushes them again"
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -57,12 +58,20 @@ class Found(Struct, frozen=True, kw_only=True):
     def _open(self, store: Store) -> BinaryIO:
         if not store.has(self.layer.digest, self.layer.size):
             self._pull(store)
+        if not store.catalog.confirms(self.layer):
+            self._check(store)
         return store.open(self.descriptor)
 
     def _pull(self, store: Store) -> None:
-        """Bring the layer into `store`. Raises ImageError when it is not what the image says of it."""
-        with self.image.source.open(self.descriptor) as stream:
-            store.put(self.descriptor, stream)
+        """Bring the layer into `store`."""
+        try:
+            with self.image.source.open(self.descriptor) as stream:
+                store.put(self.descriptor, stream)
+        except NotFoundError as error:
+            raise NotFoundError(error.message, f"`{self.image.name}` {_INCOMPLETE}") from error
+
+    def _check(self, store: Store) -> None:
+        """Raise ImageError when the layer, which is in `store`, is not what the image says of it."""
         with store.open(self.descriptor) as stream:
             found = Digest.of_stream(decompress(stream, self.layer.media_type, limit=_MAX_UNPACKED))
         if found != self.layer.diff_id:
@@ -71,6 +80,7 @@ class Found(Struct, frozen=True, kw_only=True):
                 f" `{self.layer.diff_id}`",
                 "build with `--no-reuse`, and find out who pushed the image",
             )
+        store.catalog.confirm(self.layer)
 
 
 class Previous(Struct, frozen=True, kw_only=True, eq=False):
@@ -85,9 +95,9 @@ class Previous(Struct, frozen=True, kw_only=True, eq=False):
     key: Digest | None
     layers: Mapping[Digest, tuple[Layer, Descriptor]]
 
-    def find(self, key: Digest) -> Found | None:
-        """The layer of `key`, if this image has it."""
-        if (pair := self.layers.get(key)) is None:
+    def find(self, key: Digest, media_type: str) -> Found | None:
+        """The layer of `key`, if this image has it, and of the media type that `key` stands for."""
+        if (pair := self.layers.get(key)) is None or pair[0].media_type != media_type:
             return None
         return Found(layer=pair[0], descriptor=pair[1], image=self)
 

@@ -10,9 +10,10 @@
     lock                    held (flock(2)) by those who use the store, against those who prune it
 
 Every file appears under its final name by renaming a whole one, so readers take no lock. Anything may be deleted at any
-time, by us or by the user: what is missing or damaged counts as absent and is made again. What is being written is
-locked with flock(2), which ends with its process: what nobody locks is left over and is removed. The mtime of a file is
-when it was last used, by which `prune` chooses.
+time, by us or by the user: what is missing counts as absent and is made again, and so does a damaged document. That a
+blob is damaged shows when it is read; then all others are looked at that are to be used, and the next run makes again
+what was damaged. What is being written is locked with flock(2), which ends with its process: what nobody locks is left
+over and is removed. The mtime of a file is when it was last used, by which `prune` chooses; of `archives`, the atime.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import io
 import os
 import secrets
 import shutil
+import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self
 
@@ -57,6 +59,8 @@ class Store:
         self.facts = Documents(root, "facts")
         self.images = Documents(root, "images")
         self._swept = False
+        self._told: dict[Digest, int] = {}  # blobs that we said are here, and their sizes
+        self._looking = threading.Lock()
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is when the store has it; not to be written to."""
@@ -71,6 +75,7 @@ class Store:
             return False
         if size is not None and found.st_size != size:
             return False
+        self._told[digest] = found.st_size
         touch(path)
         return True
 
@@ -78,7 +83,7 @@ class Store:
         """A stream of the blob, verified while it is read; the caller closes it.
 
         Raises StoreError when the blob is absent, or, by the read that reaches its end, when it is damaged; a damaged
-        blob is dropped first, so that it is made again next time.
+        blob is dropped first, so that it is made again next time, and so are all damaged ones that `has` told of.
         """
         path = self.path(descriptor.digest)
         try:
@@ -89,7 +94,7 @@ class Store:
             _fail(path, error)
         found = os.fstat(stream.fileno())
         touch(path)
-        blob = _StoredBlob(VerifiedReader(stream, descriptor), path, found.st_ino)
+        blob = _StoredBlob(VerifiedReader(stream, descriptor), path, found.st_ino, self._drop_damaged)
         if found.st_size != descriptor.size:
             with blob:
                 blob.drop(f"blob `{descriptor.digest}`: expected {descriptor.size} bytes, got {found.st_size}")
@@ -104,6 +109,14 @@ class Store:
         except StoreError:
             return False
         return True
+
+    def _drop_damaged(self) -> int:
+        """Read the blobs that we said are here, and remove the damaged ones; how many there were. Who comes while
+        somebody looks waits: the process may end as soon as one damaged blob is known.
+        """
+        with self._looking:
+            told, self._told = self._told, {}
+            return sum(_dropped(self.path(digest), digest, size) for digest, size in list(told.items()))
 
     def ingest(self) -> Ingest:
         """A writer for one new blob, as a context manager; without `commit` nothing stays."""
@@ -214,7 +227,7 @@ class Ingest(DigestWriter):
 class Documents:
     """Small files by digest in one directory of the store: replaced whole, absent when they cannot be read.
 
-    Each begins with the digest of the rest: a damaged one is absent, too.
+    Each begins with a digest of its name and the rest: a damaged one is absent, too, and one that stands for another.
     """
 
     def __init__(self, root: Path, name: str) -> None:
@@ -231,7 +244,7 @@ class Documents:
         except OSError:
             return None
         head, _, body = data.partition(b"\n")
-        if head != str(Digest.of(body)).encode():
+        if head != self._head(key, body):
             return None
         touch(path)
         return body
@@ -242,16 +255,25 @@ class Documents:
         path, handle = _new_locked(_directory(self._root, "ingest"), _make_file)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(f"{Digest.of(data)}\n".encode() + data)
+                file.write(self._head(key, data) + b"\n" + data)
                 file.flush()  # and no sync: a document that the disk lost counts as absent
                 path.replace(self.path(key))
         except OSError as error:
             path.unlink(missing_ok=True)
             _fail(self.path(key), error)
 
+    def _head(self, key: Digest, data: bytes) -> bytes:
+        writer = DigestWriter()
+        writer.write(f"{self._name} {key}\n".encode())
+        writer.write(data)
+        return str(writer.digest()).encode()
+
 
 class Catalog:
-    """Which layer a key names (DESIGN.md, D1): known before anything is downloaded."""
+    """Which layer a key names (DESIGN.md, D1): known before anything is downloaded.
+
+    Of a layer that others say what it unpacks to, it is kept that this was found to be so: by the digest of its blob.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -279,6 +301,14 @@ class Catalog:
         }
         self._documents.record(key, canonical_json(document))
 
+    def confirms(self, layer: Layer) -> bool:
+        """Whether `confirm` was told of the layer, and its blob is here."""
+        return self.find(layer.digest) == layer
+
+    def confirm(self, layer: Layer) -> None:
+        """Remember that the blob of the layer, which is in the store, unpacks to its diff_id. Raises StoreError."""
+        self.record(layer.digest, layer)
+
 
 def _layer(document: dict[str, Any]) -> Layer:
     size, media_type = document["size"], document["mediaType"]
@@ -295,10 +325,11 @@ def _layer(document: dict[str, Any]) -> Layer:
 class _StoredBlob(io.BufferedIOBase, BinaryIO):
     """A verified stream that drops its file when that is damaged."""
 
-    def __init__(self, stream: VerifiedReader, path: Path, inode: int) -> None:
+    def __init__(self, stream: VerifiedReader, path: Path, inode: int, drop_others: Callable[[], int]) -> None:
         self._stream = stream
         self._path = path
         self._inode = inode
+        self._drop_others = drop_others
 
     def readable(self) -> bool:
         return True
@@ -320,10 +351,30 @@ class _StoredBlob(io.BufferedIOBase, BinaryIO):
             self._stream.close()
 
     def drop(self, why: str) -> NoReturn:
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_ino == self._inode:  # not a good one that another process has just put here
-                self._path.unlink()
-        raise StoreError(f"damaged {why}", f"it was removed from `{self._path.parent}`: run the command again")
+        _drop(self._path, self._inode)
+        others = self._drop_others()
+        also = f", and {others} other damaged blob{'' if others == 1 else 's'}" if others else ""
+        raise StoreError(f"damaged {why}", f"it was removed from `{self._path.parent}`{also}: run the command again")
+
+
+def _drop(path: Path, inode: int) -> None:
+    """Remove a damaged file, but not a good one that another process has just put in its place."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_ino == inode:
+            path.unlink()
+
+
+def _dropped(path: Path, digest: Digest, size: int) -> bool:
+    """Remove the blob if it is damaged; whether it was."""
+    try:
+        with path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if (Digest.of_stream(stream), stream.tell()) == (digest, size):
+                return False
+    except OSError:  # gone meanwhile
+        return False
+    _drop(path, inode)
+    return True
 
 
 @contextlib.contextmanager
@@ -332,6 +383,9 @@ def locked(store: Store, operation: int) -> Iterator[None]:
     path = _directory(store.root) / "lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(handle).st_mode & 0o777 != 0o644:
+            with contextlib.suppress(OSError):  # another user's store
+                os.fchmod(handle, 0o644)  # whatever the umask
     except OSError as error:
         _fail(path, error)
     try:

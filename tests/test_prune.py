@@ -11,9 +11,13 @@ import pytest
 
 from layers.digest import Digest
 from layers.layer import Layer
+from ociforge.conda.fetch import claim, fetch
 from ociforge.oci.descriptor import Descriptor
 from ociforge.prune import prune, usage
 from ociforge.store import Store
+from tests.conda.environment import records
+from tests.support.channel import serve, write_channel
+from tests.support.conda import CondaPackage, Regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +85,37 @@ def test_what_somebody_uses_now_stays(store: Store) -> None:
     assert there(store, old, recent) == [False, True]
     assert (pruned.busy, pruned.size) == (True, SIZE)
     assert prune(store, 0).size == 0
+
+
+def test_packages_that_a_build_is_going_to_read_stay(store: Store, tmp_path: Path) -> None:
+    """However long ago they were downloaded."""
+    packages = [CondaPackage(name=name, files={f"share/{name}": Regular(content=name.encode())}) for name in "abc"]
+    channel = write_channel(tmp_path / "channel", packages)
+    cache = store.archives / "archives"
+    with serve(channel.path) as server:
+        rows = records(channel, url=server.url)
+        old = [found.path for found in fetch(rows, cache=cache)]
+        for path in old:
+            os.utime(path, (1000, 1000))
+        with store.in_use():
+            (read,) = fetch(rows[:1], cache=cache)
+            claim(cache, rows[1])
+            prune(store, 0)
+            assert [path.exists() for path in old] == [True, True, False]
+            read.check_unchanged()
+
+
+def test_documents_go_last(store: Store) -> None:
+    """An image that is built unchanged every day looks at none of its layers' documents."""
+    keep(store, "a", 1)
+    key = Digest.of(b"key")
+    kinds = (store.trees, store.facts, store.images)
+    for documents in kinds:
+        documents.record(key, b"document")
+        os.utime(documents.path(key), (1000, 1000))
+    prune(store, SIZE)
+    assert [documents.find(key) for documents in kinds] == [b"document"] * 3
+    assert [kind.count for kind in usage(store) if kind.kind == "blobs"] == [0]
 
 
 def test_what_is_used_while_it_is_removed_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,10 +92,11 @@ def test_modes_do_not_follow_the_umask(tmp_path: Path, umask: int) -> None:
         descriptor = keep(store)
         store.trees.record(KEY, b"listing")
         assert store.archives.is_dir()
-        with store.staging():
+        with store.staging(), store.in_use():
             pass
     finally:
         os.umask(before)
+    assert stat.S_IMODE((store.root / "lock").stat().st_mode) == 0o644
     assert stat.S_IMODE(store.path(descriptor.digest).stat().st_mode) == 0o644
     modes = {stat.S_IMODE(path.stat().st_mode) for path in [store.root, *store.root.rglob("*")] if path.is_dir()}
     assert modes == {0o755}
@@ -224,6 +225,31 @@ def test_a_damaged_document_is_absent(tmp_path: Path, damage: int) -> None:
     data[damage] ^= 1
     documents.path(KEY).write_bytes(data)
     assert documents.find(KEY) is None
+
+
+@pytest.mark.parametrize("other", [("facts", Digest.of(b"another key")), ("trees", KEY)])
+def test_a_document_in_the_place_of_another_is_absent(tmp_path: Path, other: tuple[str, Digest]) -> None:
+    store = Store(tmp_path)
+    for documents, key in ((store.facts, KEY), (Documents(tmp_path, other[0]), other[1])):
+        documents.record(key, b"facts of " + str(key).encode())
+    Documents(tmp_path, other[0]).path(other[1]).replace(store.facts.path(KEY))
+    assert store.facts.find(KEY) is None
+
+
+def test_one_damaged_blob_makes_look_at_all_that_were_to_be_used(tmp_path: Path) -> None:
+    """So that the next run makes all of them again, and not one in each run."""
+    store = Store(tmp_path)
+    blobs = [keep(store, data) for data in (b"first", b"second", b"third", b"not to be used")]
+    for blob in (*blobs[:2], blobs[3]):
+        store.path(blob.digest).write_bytes(b"x" * blob.size)
+    store = Store(tmp_path)
+    assert all(store.has(blob.digest, blob.size) for blob in blobs[:3])
+    with pytest.raises(StoreError, match="damaged blob") as caught, store.open(blobs[0]) as stream:
+        stream.read()
+    assert caught.value.hint == (
+        f"it was removed from `{tmp_path}/blobs/sha256`, and 1 other damaged blob: run the command again"
+    )
+    assert [store.path(blob.digest).exists() for blob in blobs] == [False, False, True, True]
 
 
 def test_an_unusable_directory_is_an_error_with_a_hint(tmp_path: Path) -> None:

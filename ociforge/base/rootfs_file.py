@@ -87,7 +87,8 @@ class RootfsFile:
 
     def _open(self) -> BinaryIO:
         try:
-            stream = self._path.open("rb")
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not waiting for a pipe
+            stream = os.fdopen(descriptor, "rb")
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 stream.close()
                 raise BaseImageError(f"{self}: it is not a regular file")

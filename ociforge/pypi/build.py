@@ -122,8 +122,11 @@ class Builder:
         self._notify(StageStarted(f"gathering what building {project} requires"))
         with self._isolated(project, tree, work) as (environment, builder):
             python, house = environment.python_executable, work / "wheels"
-            requirements.gather(python, sorted(builder.build_system_requires), house)
-            requirements.gather(python, sorted(builder.get_requires_for_build(project.kind)), house)
+            offered = None if self._offered is None else work / "offered"
+            if self._offered is not None and offered is not None:
+                self._offered.offer(offered)
+            requirements.gather(python, sorted(builder.build_system_requires), house, offered=offered)
+            requirements.gather(python, sorted(builder.get_requires_for_build(project.kind)), house, offered=offered)
         return sorted(house.glob("*.whl"))
 
     def _obtain(self, project: Project, work: Path) -> Path:

@@ -56,12 +56,13 @@ class Cache:
             raise PackageError(f"cannot use `{root}` for wheels: {error.strerror}") from error
 
     def has(self, digest: Digest, filename: str) -> bool:
-        """Whether there is such a file, whole or not."""
-        return self._place(digest, filename).exists()
+        """Whether there is such a file, whole or not; it counts as used now."""
+        return _noted(self._place(digest, filename))
 
     def find(self, digest: Digest, filename: str) -> Archive | None:
         """The file with that digest, None when it is missing or damaged."""
         path = self._place(digest, filename)
+        _noted(path)
         try:
             with path.open("rb") as stream:
                 if Digest.of_stream(stream) != digest:
@@ -77,6 +78,7 @@ class Cache:
             part = Path(name)
             try:
                 with os.fdopen(number, "w+b") as stream:
+                    os.fchmod(number, 0o644)  # as all that the store has
                     digest = write(stream)
                     size = stream.seek(0, os.SEEK_END)
                 path = part.replace(self._place(digest, filename))
@@ -165,6 +167,17 @@ class Fetcher:
             writer = self._downloader.receive(source, place, sink)
         _verify(source, writer, redacted(place.url))
         return writer.digest()
+
+
+def _noted(path: Path) -> bool:
+    """Note that the file is used now, by which the cache is pruned; False when it is not there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except OSError:  # another user's cache, or one that cannot be written
+        return path.exists()
+    return True
 
 
 def _copy(path: Path, sink: BinaryIO) -> DigestWriter:

@@ -63,14 +63,15 @@ def _link(archive: Archive, house: Path) -> None:
         shutil.copyfile(archive.path, target)
 
 
-def gather(python: str, requirements: Collection[str], house: Path) -> None:
+def gather(python: str, requirements: Collection[str], house: Path, *, offered: Path | None = None) -> None:
     """Bring `requirements`, and all that they need, into `house` as wheels, and install them from there.
 
-    Both for the environment of `python`, and the former as pip is configured on this machine. Raises
-    subprocess.CalledProcessError, whose `stderr` says why.
+    Both for the environment of `python`, and the former as pip is configured on this machine, or out of the directory
+    `offered` alone. Raises subprocess.CalledProcessError, whose `stderr` says why.
     """
     if requirements:
-        _pip(python, "wheel", ["--wheel-dir", str(house)], requirements)
+        alone = [] if offered is None else ["--isolated", "--no-index", "--find-links", str(offered)]
+        _pip(python, "wheel", ["--wheel-dir", str(house), *alone], requirements)
         install(python, requirements, house)
 
 

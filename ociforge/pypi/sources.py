@@ -9,13 +9,16 @@ from __future__ import annotations
 import lzma
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tarfile
 import zipfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from layers.digest import Digest, DigestWriter
 from ociforge.errors import OfflineError, PackageError
@@ -51,6 +54,7 @@ _STALE = re.compile(r"build/(lib|temp|bdist|scripts)[^/]*|(src/)?[^/]+\.egg-info
 _ELSEWHERE = frozenset(
     {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE"}
 )
+_ACCESS = ".git/ociforge-access"  # what of git's configuration is for the time of fetching only
 _PROTOCOLS = "https:http:ssh:git:file"  # of git, without those that run other programs
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
@@ -119,14 +123,12 @@ def check_out(repository: Repository, target: Path, environ: Mapping[str, str], 
     git = _Git(repository, target, environ, protocols="file" if offline else _PROTOCOLS)
     target.mkdir(parents=True)
     git.run("init", "--quiet", "--template=", ".")
-    # Not on a command line, where every user of the machine could read a password in it.
-    with (target / ".git" / "config").open("a", encoding="utf-8") as config:
-        config.write(f'[remote "origin"]\n\turl = "{_quoted(repository.url)}"\n')
-    git.run("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-    if not git.succeeds("cat-file", "-e", f"{repository.commit}^{{commit}}"):
-        git.run("fetch", "--quiet", "origin", repository.commit)
-    git.run("checkout", "--quiet", "--detach", repository.commit)
-    git.run("submodule", "--quiet", "update", "--init", "--recursive")
+    with _remote(repository.url, target / ".git"):
+        git.run("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
+        if not git.succeeds("cat-file", "-e", f"{repository.commit}^{{commit}}"):
+            git.run("fetch", "--quiet", "origin", repository.commit)
+        git.run("checkout", "--quiet", "--detach", repository.commit)
+        git.run("submodule", "--quiet", "update", "--init", "--recursive")
 
 
 def scrubbed(output: bytes | str | None) -> str:
@@ -161,7 +163,13 @@ class _Git:
         return self._call(*arguments).returncode == 0
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        command = ["git", "-c", "core.autocrlf=false", "-c", "advice.detachedHead=false", *arguments]
+        # The last is for submodules too, whose own configuration is elsewhere; git minds no file that is not there.
+        settings = (
+            "core.autocrlf=false",
+            "advice.detachedHead=false",
+            f"include.path={self._directory.absolute() / _ACCESS}",
+        )
+        command = ["git", *(word for setting in settings for word in ("-c", setting)), *arguments]
         try:
             return subprocess.run(
                 command,
@@ -177,6 +185,44 @@ class _Git:
                 f"`{redacted(self._repository.url)}` is a git repository, and there is no `git` on this machine",
                 "install git",
             ) from error
+
+
+@contextmanager
+def _remote(url: str, directory: Path) -> Iterator[None]:
+    """Let a repository fetch from `url` while the context lasts.
+
+    Git hands the URL of a remote to another program as an argument, which every user of the machine can read. So user
+    and password are not in it but in a file, as git-credential-store(1) has them, for all of the host: relative URLs of
+    submodules lead there. The code that is checked out does not get to see them.
+    """
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    hidden = bool(at) and parts.scheme in ("http", "https")
+    plain = urlunsplit(parts._replace(netloc=host)) if hidden else url
+    with (directory / "config").open("a", encoding="utf-8") as config:
+        config.write(f'[remote "origin"]\n\turl = "{_quoted(plain)}"\n')
+    access, secrets = directory.parent / _ACCESS, directory / "ociforge-credentials"
+    try:
+        if hidden:
+            secrets.touch(mode=0o600)
+            secrets.write_text(f"{parts.scheme}://{user.replace('@', '%40')}@{host}\n", encoding="utf-8")
+            access.touch(mode=0o600)
+            access.write_text(_access(f"{parts.scheme}://{host}", user, secrets), encoding="utf-8")
+        yield
+    finally:
+        for path in (access, secrets):
+            path.unlink(missing_ok=True)
+
+
+def _access(host: str, user: str, secrets: Path) -> str:
+    """Git's configuration for a host: its user, of whom helpers know the password, or the file that has both."""
+    name, colon, _ = user.partition(":")
+    if colon:
+        helper = f"store --file={shlex.quote(str(secrets.absolute()))}"
+        lines = ["helper =", f'helper = "{_quoted(helper)}"', "useHttpPath = false"]  # in the place of other helpers
+    else:
+        lines = [f'username = "{_quoted(unquote(name))}"']
+    return "\n\t".join([f'[credential "{_quoted(host)}"]', *lines]) + "\n"
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 
 from layers.digest import Digest
-from ociforge.errors import RegistryError
+from ociforge.errors import AnswerError
 from ociforge.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, parse_json
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ class Document(Struct, frozen=True, kw_only=True):
     def of(cls, data: bytes, media_type: str, what: str) -> Self:
         """The bytes as a document of this type; `what` names them in errors.
 
-        Raises RegistryError when they are too many, when the type is none of an image or index, or when they say
+        Raises AnswerError when they are too many, when the type is none of an image or index, or when they say
         themselves that they are of another: one reader would see an image where another sees an index
         (CVE-2021-41190). Raises ImageError when they are no JSON object.
         """
         if len(data) > MAX_MANIFEST_SIZE:
-            raise RegistryError(f"{what}: more than {MAX_MANIFEST_SIZE} bytes")
+            raise AnswerError(f"{what}: more than {MAX_MANIFEST_SIZE} bytes")
         if media_type not in DOCUMENT_TYPES:
-            raise RegistryError(f"{what}: {media_type[:100]!r} is not the type of an image or index")
+            raise AnswerError(f"{what}: {media_type[:100]!r} is not the type of an image or index")
         inner = parse_json(data, what).get("mediaType", media_type)
         if inner != media_type:
-            raise RegistryError(f"{what}: its type is `{media_type}`, but it says {str(inner)[:100]!r}")
+            raise AnswerError(f"{what}: its type is `{media_type}`, but it says {str(inner)[:100]!r}")
         descriptor = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data))
         return cls(descriptor=descriptor, data=data)
 

@@ -21,6 +21,7 @@ _HINTS = {
     errno.EACCES: "check the permissions",
     errno.EDQUOT: "free some space, or name another place",
     errno.EEXIST: "something else is there: name another place",
+    errno.EISDIR: "name a file",
     errno.ENOENT: "check the path",
     errno.ENOSPC: "free some space, or name another place",
     errno.ENOTDIR: "check the path",
@@ -38,12 +39,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
     """A regular file for reading; the caller closes it.
 
-    Raises OSError: a symbolic link is not followed, and a pipe or device is refused rather than waited for.
+    Raises OSError: a symbolic link is not followed without `follow`, and a pipe or device is refused rather than waited
+    for.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(None, "not a regular file", str(path))

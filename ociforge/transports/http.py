@@ -22,7 +22,7 @@ import urllib3
 from msgspec import Struct
 from urllib3.exceptions import InvalidHeader, NewConnectionError
 
-from ociforge.errors import AuthError, RegistryError
+from ociforge.errors import AnswerError, AuthError, RegistryError
 from ociforge.transports.credential import Account
 from ociforge.transports.session import new_session
 
@@ -370,7 +370,7 @@ def _load(response: requests.Response, limit: int, pace: Pace) -> None:
     if data.tell() >= limit:
         response.close()
         if response.ok:
-            raise RegistryError(f"`{redact(response.url)}`: an answer of more than {limit} bytes")
+            raise AnswerError(f"`{redact(response.url)}`: an answer of more than {limit} bytes")
     response.raw = _Loaded(data.getvalue())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from ociforge.oci.descriptor import (
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.reference import Reference
 from ociforge.platform import Platform
-from ociforge.replacing import replacing
+from ociforge.replacing import appearing, check_writable, is_temporary, replacing, sweep
 from ociforge.transports.files import check_parent, open_regular, sync_directory, translated
 from ociforge.transports.location import LayoutLocation
 from ociforge.transports.naming import Name, entries_of, labelled, matching, merge, names_of, select
@@ -98,10 +97,10 @@ class LayoutSource:
 class LayoutDestination:
     """Creates a layout, or adds an image to one, named by `ref` (a tag or a whole name) and by each of `names`.
 
-    A new layout is whole, and has no image, from the first. Blobs are in place as soon as they are put, and stay when
-    the rest fails: without an entry in `index.json` they are no image, and the next attempt finds them. `index.json` is
-    replaced in one step, under a lock that other writers of this kind respect. What it lists besides stays, but for
-    entries of the same name (see `naming.merge`).
+    A new layout is made for the first blob; it is whole, and has no image, from the first. Blobs are in place as soon
+    as they are put, and stay when the rest fails: without an entry in `index.json` they are no image, and the next
+    attempt finds them. `index.json` is replaced in one step, under a lock that other writers of this kind respect. What
+    it lists besides stays, but for entries of the same name (see `naming.merge`).
     """
 
     def __init__(
@@ -117,6 +116,7 @@ class LayoutDestination:
         self._names = Name.plan(None if ref is None else _name(ref), names)
         self._notify = notify
         self._where = str(LayoutLocation(path=path, ref=ref))
+        self._begun = False  # whether we have seen to it that there is a layout
 
     def __str__(self) -> str:
         return self._where
@@ -125,19 +125,17 @@ class LayoutDestination:
         with translated(f"writing `{self._where}`"):
             _refuse_file(self._path, f"writing `{self._where}`")
             check_parent(self._path.absolute(), f"writing `{self._where}`")
-            if not self._path.exists():
+            sweep(self._path.resolve().parent)
+            present = self._present()
+            if "oci-layout" in present:
                 self._begin()
-            present = {entry.name for entry in self._path.iterdir()}
-            if present and "oci-layout" not in present:
+            elif present:
                 raise TransportError(
                     f"writing `{self._where}`: `{self._path}` has files in it, but is no OCI layout",
                     "name a new or empty directory",
                 )
-            with self._locked():  # which has checked or written `oci-layout`
-                if not (self._path / "index.json").exists():
-                    with replacing(self._path / "index.json") as file:
-                        file.write(_NO_IMAGES)
-            (self._path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            else:
+                self._check_writable()
         return self
 
     def __exit__(
@@ -157,12 +155,11 @@ class LayoutDestination:
             told_exists(blob, self._notify)
             return "exists"
         path = _blob_path(self._path, blob.descriptor.digest)
-        with (
-            watched(blob, str(self), self._notify) as reader,
-            translated(f"writing `{self._where}`"),
-            replacing(path, scratch=self._path) as file,
-        ):
-            shutil.copyfileobj(reader, file, READ_SIZE)
+        with watched(blob, str(self), self._notify) as reader, translated(f"writing `{self._where}`"):
+            if not self._begun:
+                self._begin()
+            with replacing(path, scratch=self._path) as file:
+                shutil.copyfileobj(reader, file, READ_SIZE)
         return "uploaded"
 
     def tag(self, root: Descriptor) -> str:
@@ -177,21 +174,43 @@ class LayoutDestination:
             sync_directory(self._path)
         return str(LayoutLocation(path=self._path, ref=self._ref, digest=root.digest))
 
+    def _present(self) -> frozenset[str]:
+        """What is in the directory, if there is one, besides what other writers are about to name."""
+        if not self._path.exists():
+            return frozenset()
+        return frozenset(entry.name for entry in self._path.iterdir() if not is_temporary(entry.name))
+
+    def _check_writable(self) -> None:
+        """Raise the OSError that beginning a layout would lead to: that is told before anything is made."""
+        place = self._path.resolve()
+        try:
+            check_writable(place if place.exists() else place.parent)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
     def _begin(self) -> None:
+        """See to it that there is a whole layout; several writers may do so at once."""
+        if not self._path.exists():
+            self._appear()
+        with self._locked():  # which has checked or written `oci-layout`
+            if not (self._path / "index.json").exists():
+                with replacing(self._path / "index.json") as file:
+                    file.write(_NO_IMAGES)
+        (self._path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        self._begun = True
+
+    def _appear(self) -> None:
         """Let a whole layout without images appear at once, unless another writer does first: whatever becomes of this
         process, there is nothing that other tools take for damaged.
         """
-        new = self._path.resolve().with_name(f".ociforge-{secrets.token_hex(8)}")
         try:
-            (new / "blobs" / "sha256").mkdir(parents=True)
-            (new / "index.json").write_bytes(_NO_IMAGES)
-            (new / "oci-layout").write_bytes(LAYOUT)
-            new.rename(self._path.resolve())
+            with appearing(self._path) as new:
+                (new / "blobs" / "sha256").mkdir(parents=True)
+                (new / "index.json").write_bytes(_NO_IMAGES)
+                (new / "oci-layout").write_bytes(LAYOUT)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

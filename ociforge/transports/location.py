@@ -26,11 +26,20 @@ from ociforge.oci.reference import Reference
 if TYPE_CHECKING:
     from typing import NoReturn
 
-__all__ = ["ArchiveKind", "ArchiveLocation", "LayoutLocation", "Location", "RegistryLocation", "parse"]
+__all__ = [
+    "ArchiveKind",
+    "ArchiveLocation",
+    "LayoutLocation",
+    "Location",
+    "RegistryLocation",
+    "parse",
+    "parse_registry",
+]
 
 ArchiveKind = Literal["oci-archive", "docker-archive"]
 
 _TRANSPORTS = ("docker", "oci", *get_args(ArchiveKind))
+_FILE = re.compile(rf"(?:oci|{'|'.join(get_args(ArchiveKind))}):(?!\d+/)")  # a registry may be called `oci:5000`
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
 
 
@@ -88,6 +97,19 @@ def parse(text: str) -> Location:
     return ArchiveLocation(
         path=path, ref=ref, digest=digest, kind="oci-archive" if transport == "oci-archive" else "docker-archive"
     )
+
+
+def parse_registry(text: str) -> RegistryLocation:
+    """Read what can only be an image in a registry, with or without `docker://`.
+
+    Raises ReferenceFormatError, also for what says that it is a layout or an archive.
+    """
+    if _FILE.match(text):
+        hint = f"`--output {text}` writes it there"
+        if _is_reference(text):
+            hint += f"; for an image in a registry that is called so write `docker://{text}`"
+        raise ReferenceFormatError(f"`{text}` is a layout or an archive, and no image in a registry", hint)
+    return RegistryLocation(reference=Reference.parse(text.removeprefix("docker://")))
 
 
 def _split_place(text: str, rest: str) -> tuple[Path, str | None, Digest | None]:

@@ -21,6 +21,7 @@ class RegistryOptions(Struct, frozen=True, kw_only=True):
     `client_cert` is the PEM certificate with its key, or a pair of both; either rules plain http out. Timeouts in
     seconds: to connect, and between two pieces of an answer. `attempts` bounds how often one thing is tried.
     `token_hosts` are hosts outside a registry's own domain that may be given its credentials in exchange for a token.
+    `trust_manifests`: what the image that is going to be replaced names counts as held, without asking for it.
     `workers` is how many threads may share one registry. `head_first` asks for the digest behind a tag before the
     manifest: some registries do not count that, and who has the manifest already needs no more.
 
@@ -37,6 +38,7 @@ class RegistryOptions(Struct, frozen=True, kw_only=True):
     read_timeout: float = 60.0
     attempts: int = 5
     token_hosts: frozenset[str] = frozenset()
+    trust_manifests: bool = True
     workers: int = 4
     head_first: bool = True
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -20,14 +20,14 @@ from layers.decompress import decompress
 from layers.errors import LayerError
 from ociforge.errors import TransportError
 from ociforge.oci.blob import READ_SIZE
-from ociforge.transports.files import translated
+from ociforge.transports.files import open_regular, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["MAX_UNPACKED_SIZE", "Span", "Tarball"]
+__all__ = ["MAX_UNPACKED_SIZE", "Span", "Tarball", "headers"]
 
 MAX_UNPACKED_SIZE = 64 << 30  # 64 GiB: what a compressed archive may become
 _MAX_HEADER_SIZE = 1 << 20  # 1 MiB: PAX records and long names of one member
@@ -118,7 +118,12 @@ def _open(path: Path) -> int:
     """A descriptor of the plain tar."""
     if path.is_dir():
         raise TransportError(f"reading `{path}`: it is a directory", f"for an OCI layout write `oci:{path}`")
-    with path.open("rb") as file:
+    if path.exists() and not path.is_file():
+        raise TransportError(
+            f"reading `{path}`: it is not a regular file",
+            "archives are not read from front to back: keep what comes from a pipe in a file, and name that",
+        )
+    with open_regular(path, follow=True) as file:
         compressed = file.read(8).startswith(_COMPRESSED)
         file.seek(0)
         return _unpack(file, path) if compressed else os.dup(file.fileno())
@@ -141,7 +146,7 @@ def _members(fd: int, path: Path) -> Iterator[tuple[str, Span | str]]:
     """Name and place of each regular file, name and target of each link."""
     end = os.fstat(fd).st_size
     seen = set()
-    for count, member in enumerate(_headers(fd, path)):
+    for count, member in enumerate(headers(fd, path)):
         name = member.name.removeprefix("./").rstrip("/")
         if count >= _MAX_MEMBERS:
             raise TransportError(f"reading `{path}`: more than {_MAX_MEMBERS} members")
@@ -160,7 +165,8 @@ def _members(fd: int, path: Path) -> Iterator[tuple[str, Span | str]]:
             raise TransportError(f"reading `{path}`: member {name[:200]!r}: not a whole regular file")
 
 
-def _headers(fd: int, path: Path) -> Iterator[tarfile.TarInfo]:
+def headers(fd: int, path: Path) -> Iterator[tarfile.TarInfo]:
+    """The members of a plain tar as its headers tell them, unchecked. Raises TransportError where they end."""
     try:
         with _Cautious(fd, closefd=False) as file:
             file.seek(0)

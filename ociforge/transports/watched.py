@@ -45,7 +45,7 @@ class WatchedReader(io.BufferedIOBase, BinaryIO):
             self._notify(BlobProgress(self._descriptor.digest, len(data)))
             self._left -= len(data)
             if not self._left:
-                self._notify(BlobDone(self._descriptor.digest, self._descriptor.size, "uploaded"))
+                self._notify(BlobDone(self._descriptor.digest, self._descriptor.size, "written"))
                 self._notify = None
         return data
 

@@ -530,6 +530,9 @@ def test_a_rootfs_that_is_no_file_is_refused(store: Store, tmp_path: Path) -> No
         rootfs(tmp_path / "none", platform=AMD64, store=store, codec=GZIP)
     with pytest.raises(BaseImageError, match=r"it cannot be read: Is a directory|it is not a regular file"):
         rootfs(tmp_path, platform=AMD64, store=store, codec=GZIP)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BaseImageError, match="it is not a regular file"):  # and is not waited for
+        rootfs(tmp_path / "pipe", platform=AMD64, store=store, codec=GZIP)
 
 
 def test_a_git_archive_is_refused(store: Store, tmp_path: Path) -> None:

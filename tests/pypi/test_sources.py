@@ -7,8 +7,13 @@ import os
 import subprocess
 import tarfile
 import zipfile
+from base64 import b64encode
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -19,7 +24,11 @@ from tests.pypi.projects import git
 from tests.support.tools import need
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from layers.digest import Digest
+
+SECRET = "s3cr3t-0f-git"
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -300,6 +309,96 @@ def test_a_commit_is_checked_out_with_tags_and_submodules(tmp_path: Path) -> Non
     assert (tmp_path / "target" / "a").read_text() == "old"
     assert (tmp_path / "target" / "sub" / "part.txt").exists()
     assert git(tmp_path / "target", "describe", "--tags").strip() == "v1.0"
+
+
+class _Guarded(SimpleHTTPRequestHandler):
+    """Serves repositories to one user, and looks at what all processes are called with while they ask."""
+
+    server: _Guards
+
+    def do_GET(self) -> None:
+        told = {path for path in Path("/proc").glob("[0-9]*/cmdline") if SECRET.encode() in _content(path)}
+        self.server.told |= told
+        name, password = self.server.account
+        expected = b64encode(f"{name}:{password}".encode()).decode()
+        if self.headers.get("Authorization") != f"Basic {expected}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        return None
+
+
+class _Guards(ThreadingHTTPServer):
+    account = ("user", "")
+    told: set[Path]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # a process that is gone
+        return b""
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[_Guards]:
+    """`whole.git` with the submodule `../part.git`, where git reads files."""
+    need("git")
+    served = tmp_path / "served"
+    for name in ("part", "whole"):
+        git(tree(tmp_path / name, {f"{name}.txt": ""}), "init", "--quiet")
+        if name == "whole":
+            git(tmp_path / name, "submodule", "--quiet", "add", (served / "part.git").as_uri(), "sub")
+            git(tmp_path / name, "config", "--file", ".gitmodules", "submodule.sub.url", "../part.git")
+        git(tmp_path / name, "add", ".")
+        git(tmp_path / name, "commit", "--quiet", "--message", "one")
+        git(tmp_path, "clone", "--quiet", "--bare", str(tmp_path / name), str(served / f"{name}.git"))
+        git(served / f"{name}.git", "update-server-info")
+    server = _Guards(("127.0.0.1", 0), partial(_Guarded, directory=str(served)))
+    server.told = set()
+    with server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("password", [SECRET, f"{SECRET} @:/'\"\\ü", ""])
+def test_credentials_are_in_no_process_list(tmp_path: Path, guarded: _Guards, password: str) -> None:
+    """Nor does the code that is checked out find them, nor does git hand them to the user's own helpers."""
+    (tmp_path / "gitconfig").write_text(
+        f'[credential]\n\tuseHttpPath = true\n\thelper = "!cat >> {tmp_path}/helped; echo password=wrong"\n'
+    )
+    environ = {**os.environ, "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")}
+    guarded.account = ("user" if password else SECRET, password)
+    account = f"{quote(guarded.account[0])}:{quote(password, safe='')}"
+    url = f"http://{account}@127.0.0.1:{guarded.server_port}/whole.git"
+    commit = git(tmp_path / "whole", "rev-parse", "HEAD").strip()
+    target = tmp_path / "tar 'get"
+    check_out(Repository(url=url, commit=commit), target, environ)
+    assert (target / "sub" / "part.txt").exists()
+    assert guarded.told == set()
+    assert not [path for path in target.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert not (tmp_path / "helped").exists()
+
+
+def test_a_user_without_a_password_is_known_to_helpers(tmp_path: Path, guarded: _Guards) -> None:
+    (tmp_path / "gitconfig").write_text(
+        f'[credential]\n\thelper = "!cat >> {tmp_path}/asked; echo password=known; :"\n'
+    )
+    environ = {**os.environ, "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig")}
+    guarded.account = (SECRET, "known")
+    url = f"http://{SECRET}@127.0.0.1:{guarded.server_port}/whole.git"
+    commit = git(tmp_path / "whole", "rev-parse", "HEAD").strip()
+    check_out(Repository(url=url, commit=commit), tmp_path / "target", environ)
+    assert f"username={SECRET}\n" in (tmp_path / "asked").read_text()
+    assert guarded.told == set()
 
 
 def test_a_missing_commit_is_told_without_credentials(tmp_path: Path) -> None:

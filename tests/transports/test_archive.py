@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import re
 import subprocess
@@ -196,7 +197,7 @@ class TestWritten:
         events: list[Event] = []
         publish(ONE, ArchiveDestination(tmp_path / "a.tar", notify=events.append))
         done = {event.digest: event.outcome for event in events if isinstance(event, BlobDone)}
-        assert done == {blob.digest: "uploaded" for blob in ONE.blobs()}
+        assert done == {blob.digest: "written" for blob in ONE.blobs()}
 
     def test_without_a_layer_docker_is_told_nothing(self, tmp_path: Path) -> None:
         foreign = json.loads(ONE.contents[ONE.top.digest])
@@ -340,6 +341,23 @@ class TestHostile:
         write(ONE, tmp_path / "a.tar")
         (tmp_path / "b.tar").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes())[:-20])
         self.refused(tmp_path / "b.tar", f"reading `{tmp_path}/b.tar`: ")
+
+    @pytest.mark.parametrize("source", [ArchiveSource, DockerArchiveSource])
+    def test_what_is_no_file_is_not_waited_for(self, tmp_path: Path, source: Callable[[Path], Source]) -> None:
+        """A named pipe, what a shell makes of `<(…)`, and `/dev/stdin`; but a link to a file is one."""
+        os.mkfifo(tmp_path / "fifo")
+        reading, writing = os.pipe()
+        for path in (tmp_path / "fifo", Path(f"/dev/fd/{reading}"), Path("/dev/null")):
+            with pytest.raises(TransportError) as caught:
+                source(path)
+            assert caught.value.message == f"reading `{path}`: it is not a regular file"
+            assert caught.value.hint is not None
+            assert "keep what comes from a pipe in a file" in caught.value.hint
+        os.close(reading)
+        os.close(writing)
+        write(ONE, tmp_path / "a.tar", "h.io/app:1")
+        (tmp_path / "link").symlink_to(tmp_path / "a.tar")
+        assert copied(source(tmp_path / "link")).keys() >= {ONE.top.digest}
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(TransportError) as caught:

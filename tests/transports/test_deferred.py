@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ociforge.transports.registry.deferred import defer
+from ociforge.transports.deferred import defer
 
 if TYPE_CHECKING:
     from pathlib import Path

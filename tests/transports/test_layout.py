@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from ociforge.events import Event, Warned
 from ociforge.oci.descriptor import Descriptor
 from ociforge.oci.reference import Reference
 from ociforge.publish import publish
+from ociforge.transports.base import Blob
 from ociforge.transports.layout import LayoutDestination, LayoutSource
 from ociforge.transports.naming import Name
 from tests.support.memory import MemorySource, index_of, sample_image
@@ -399,7 +401,8 @@ class TestWriting:
         umoci, layout = need("umoci"), tmp_path / "layout"
         if there:
             layout.mkdir()
-        with LayoutDestination(layout, ref="1"):
+        with LayoutDestination(layout, ref="1") as destination:
+            destination.put(Blob(descriptor=ONE.blobs()[0], open=partial(ONE.open, ONE.blobs()[0])))
             assert index(layout) == []
             done = subprocess.run([umoci, "ls", "--layout", layout], check=True, capture_output=True, text=True)
             assert done.stdout == ""
@@ -408,6 +411,19 @@ class TestWriting:
         assert [path.name for path in tmp_path.iterdir()] == ["layout"]
         write(ONE, layout, "1")
         assert LayoutSource(layout, ref="1").root().digest == ONE.top.digest
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_nothing_is_begun_for_nothing(self, tmp_path: Path, there: bool) -> None:
+        """Where no blob came, say because the build failed, later readers would find a layout without an image."""
+        layout = tmp_path / "layout"
+        if there:
+            layout.mkdir()
+            (layout / ".ociforge-0123456789abcdef").mkdir()  # of another writer, which was killed
+        before = [path.name for path in tmp_path.iterdir()]
+        with LayoutDestination(layout, ref="1") as destination:
+            assert not destination.has(ONE.blobs()[0])
+        assert [path.name for path in tmp_path.iterdir()] == before
+        assert not there or not list(layout.iterdir())
 
     def test_a_layout_without_an_index_is_incomplete(self, tmp_path: Path) -> None:
         write(ONE, tmp_path, "1")

@@ -12,6 +12,7 @@ from ociforge import transports
 from ociforge.errors import ReferenceFormatError
 from ociforge.oci.reference import Reference
 from ociforge.transports import ArchiveLocation, LayoutLocation, RegistryLocation
+from ociforge.transports.location import parse_registry
 
 DIGEST = Digest.of(b"")
 
@@ -102,6 +103,40 @@ def test_a_malformed_location_is_refused(text: str, message: str) -> None:
 def test_slashes_belong_to_registries(text: str, hint: str) -> None:
     with pytest.raises(ReferenceFormatError) as caught:
         transports.parse(text)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("h.io/app:1", "h.io/app:1"),
+        ("docker://h.io/app:1", "h.io/app:1"),
+        ("oci:5000/app:1", "oci:5000/app:1"),
+        ("docker://oci:layout", "docker.io/library/oci:layout"),
+    ],
+)
+def test_what_can_only_be_in_a_registry(text: str, reference: str) -> None:
+    assert parse_registry(text) == RegistryLocation(reference=Reference.parse(reference))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("oci:../x", "`--output oci:../x` writes it there"),
+        ("oci-archive:/srv/a.tar:app", "`--output oci-archive:/srv/a.tar:app` writes it there"),
+        (
+            "oci:layout",
+            (
+                "`--output oci:layout` writes it there; for an image in a registry that is called so write"
+                " `docker://oci:layout`"
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_in_a_registry_is_refused(text: str, hint: str) -> None:
+    with pytest.raises(ReferenceFormatError) as caught:
+        parse_registry(text)
+    assert caught.value.message == f"`{text}` is a layout or an archive, and no image in a registry"
     assert caught.value.hint == hint
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from layers.digest import Digest
-from ociforge.errors import ImageError, RegistryError
+from ociforge.errors import AnswerError, ImageError, RegistryError
 from ociforge.events import Event, Warned
 from ociforge.oci.descriptor import DOCKER_MANIFEST, INDEX, MANIFEST, Descriptor
 from ociforge.oci.reference import Reference
@@ -115,6 +115,7 @@ def test_manifests_that_are_refused(
     with pytest.raises((RegistryError, ImageError)) as caught:
         source.root()
     assert why in caught.value.message
+    assert isinstance(caught.value, AnswerError) == (why.startswith(("'text/html'", "its type", "more than")))
 
 
 @pytest.mark.parametrize("head", [200, 404])

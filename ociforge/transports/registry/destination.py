@@ -40,8 +40,8 @@ class RegistryDestination:
 
     Entering it asks for the tag with the right to push, so that a registry that is down or refuses us is known before
     anything is made for it. It may be entered again within, at no cost: a caller can hold it open around `publish`.
-    What the image behind the tag holds is taken for held; what was put once is not put again. Errors of the registry
-    say what was being pushed.
+    What the image behind the tag holds is taken for held, unless `options` say otherwise; what was put once is not put
+    again. Errors of the registry say what was being pushed.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class RegistryDestination:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._reference = reference
+        self._trusts = options is None or options.trust_manifests
         self._registry = ForgeRegistry(reference, options, credentials, notify, sleep=sleep)
         self._notify = notify
         self._lock = threading.Lock()
@@ -107,7 +108,7 @@ class RegistryDestination:
                 self._registry.close()
                 raise
             self._behind = present
-            self._held = Held(self._registry, present)
+            self._held = Held(self._registry, present if self._trusts else None)
         self._entered += 1
         return self
 

@@ -11,6 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
+import oras.container
+import oras.provider
+
 from layers.digest import Digest
 from layers.errors import DigestError
 from ociforge.errors import AuthError, NotFoundError, RegistryError
@@ -24,14 +27,8 @@ from ociforge.transports.document import ACCEPT, DOCUMENT_TYPES, Document, conte
 from ociforge.transports.http import TRANSIENT, Origin, body_of, redact, refusal, resolve
 from ociforge.transports.options import RegistryOptions
 from ociforge.transports.registry import referrers
-from ociforge.transports.registry.deferred import defer
 from ociforge.transports.upload import Upload, check_digest
 from ociforge.transports.watched import started
-
-defer("jsonschema")  # for what of oras is not used here: half of the time that importing oras takes
-
-import oras.container  # noqa: E402
-import oras.provider  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,11 +303,13 @@ class ForgeRegistry(oras.provider.Registry):  # type: ignore[misc]  # oras has n
 
     def request_blob(self, descriptor: Descriptor, offset: int) -> requests.Response:
         """The blob from byte `offset` on, or all of it (200), or why not (416); the caller reads and closes it. Raises
-        RegistryError for any other answer.
+        NotFoundError, or RegistryError for any other answer.
         """
         url = self._url("blobs", str(descriptor.digest))
         headers = {"Range": f"bytes={offset}-"} if offset else None
         response = self._client.request("GET", url, headers=headers, scopes=self._scope("pull"), stream=True)
+        if response.status_code == 404:
+            raise NotFoundError(refusal(response).message)
         if response.status_code not in (200, 206, 416):
             raise refusal(response)
         return response
