@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from ociforge.errors import ForgeError, LockError
 from ociforge.workspace.platforms import VirtualPackage, WorkspacePlatform
+from ociforge.workspace.public import public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,6 +41,7 @@ __all__ = [
 
 _FORMATS: Final = range(4, 8)
 _LIMIT: Final = 256 << 20  # 256 MiB: a thousand times a large lock
+_MORE: Final = re.compile(rb"\n(?:-(?! conda:)|[^-\s#])")  # a package that is not conda's, or another top-level key
 _VERSION_LINE: Final = re.compile(rb"^version:[ \t]*['\"]?([0-9]{1,9})\b", re.MULTILINE)
 _NESTED: Final = re.compile(rb"(?:[\[{][ \t\r\n]*){200}")
 _HINT: Final = "run `ociforge lock`"
@@ -252,7 +254,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def _yaml(path: Path, raw: bytes) -> Mapping[str, Any]:
-    """The document with every scalar as text: what looks like a date or a number in it need not be one."""
+    """The document with every scalar as text: what looks like a date or a number in it need not be one.
+
+    Without `packages` where all of them are conda's, of which rattler tells everything: they are nearly all of it.
+    """
+    head, _, packages = raw.partition(b"\npackages:\n")
+    if not _MORE.search(b"\n" + packages):
+        raw = head + b"\n"
     try:
         document = yaml.load(raw, Loader=yaml.CBaseLoader)  # the base loader makes strings, lists and dicts only
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -375,7 +383,7 @@ def _check_records(lock: Lock, environment: str, subdir: str, records: tuple[Rep
         if record.subdir not in (subdir, "noarch"):
             wrong.append(f"{shown} is for `{record.subdir}`, not for `{subdir}`")
         if urlsplit(record.url).scheme not in ("https", "http", "file"):
-            wrong.append(f"{shown} lies at `{record.url}`, which is neither http nor a file")
+            wrong.append(f"{shown} lies at `{public(record.url)}`, which is neither http nor a file")
         seen.add(name)
     if wrong:
         raise LockError.collect(wrong, _HINT)

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from ociforge.errors import LockError
 from ociforge.replacing import replacing
+from ociforge.workspace.public import public
 from ociforge.workspace.pypi_options import DEFAULT_INDEX
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def _pypi_rows(environments: Iterable[SolvedEnvironment]) -> list[dict[str, Any]
     found: dict[str, PypiRow] = {}
     for row in (row for e in environments for contents in e.packages.values() for row in contents.pypi):
         if found.setdefault(row.location, row) != row:
-            raise LockError(f"the PyPI package `{row.name}` was read twice, and differently: `{row.location}`")
+            raise LockError(f"the PyPI package `{row.name}` was read twice, and differently: `{public(row.location)}`")
     return [_pypi_row(found[location]) for location in sorted(found)]
 
 

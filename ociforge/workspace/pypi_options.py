@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
-from packaging.utils import canonicalize_name
 
 from ociforge.errors import WorkspaceError
 from ociforge.workspace.reading import Table, describe
@@ -85,6 +84,8 @@ def _read_names(table: Table, key: str) -> frozenset[str] | bool:
     if value is None or isinstance(value, bool):
         return bool(table.flag(key))
     if isinstance(value, list):
+        from packaging.utils import canonicalize_name
+
         return frozenset(canonicalize_name(name) for name in table.texts(key) or ())
     table.take(key)
     table.wrong(key, f"expected `true`, `false` or an array of names, got {describe(value)}")

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from ociforge.workspace.feature import Feature
 from ociforge.workspace.reading import describe
@@ -145,6 +143,9 @@ class Project:
 
     def _own_extras(self, item: object) -> list[str] | None:
         """The extras of the project itself that a requirement names, or None when it is another package."""
+        from packaging.requirements import InvalidRequirement, Requirement
+        from packaging.utils import canonicalize_name
+
         own = self.project.get("name")
         try:
             parsed = Requirement(item) if isinstance(item, str) else None
@@ -175,6 +176,8 @@ class Project:
         return found
 
     def _included(self, item: Mapping[str, object], crumb: Crumb, above: tuple[str, ...]) -> list[PypiSpec]:
+        from packaging.utils import canonicalize_name
+
         other = item.get("include-group")
         names = {canonicalize_name(name): name for name in self.group_tables}
         target = names.get(canonicalize_name(other)) if isinstance(other, str) else None

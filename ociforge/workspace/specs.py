@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import canonicalize_name
 
 from ociforge.workspace.reading import Table, describe
 
@@ -101,6 +98,9 @@ class PypiSpec(Struct, frozen=True, kw_only=True):
     @classmethod
     def of_requirement(cls, text: str, where: str) -> Self:
         """The PEP 508 form; raises ValueError when it is none."""
+        from packaging.requirements import InvalidRequirement, Requirement
+        from packaging.utils import canonicalize_name
+
         try:
             parsed = Requirement(text)
         except InvalidRequirement as error:
@@ -299,6 +299,8 @@ def read_pypi_specs(table: Table | None) -> dict[str, PypiSpec]:
 
 
 def _read_pypi_spec(table: Table, name: str) -> PypiSpec | None:
+    from packaging.utils import canonicalize_name
+
     value = table.take(name)
     try:
         normal = canonicalize_name(name, validate=True)
@@ -344,6 +346,8 @@ def _read_markers(entry: Table) -> str | None:
     markers = entry.text("env-markers")
     if markers is None:
         return None
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         return str(Requirement(f"name; {markers}").marker)
     except InvalidRequirement as error:
@@ -354,6 +358,8 @@ def _read_markers(entry: Table) -> str | None:
 def _specifier(table: Table, key: str, text: str) -> str | None:
     if text.strip() in ("*", ""):
         return None
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     try:
         return str(SpecifierSet(text))
     except InvalidSpecifier:

@@ -259,3 +259,20 @@ class TestRefusals:
         assert failure(tmp_path, text) == (
             "`pixi.lock` has conda source packages in `default`, which ociforge cannot build: `bar`"
         )
+
+
+def test_the_order_of_the_document_does_not_matter(tmp_path: Path) -> None:
+    head, blocks = V7.split("environments:\n")
+    environments, packages = blocks.split("packages:\n- conda")
+    options = "    options:\n      strategy: lowest-version\n"
+    environments = environments.replace("    packages:\n", f"{options}    packages:\n")
+    found = []
+    for text in (
+        f"{head}environments:\n{environments}packages:\n- conda{packages}",
+        f"{head}packages:\n- conda{packages}environments:\n{environments}",
+        f"{head}packages:\n- conda{packages}# a remark\nenvironments:\n{environments}",
+    ):
+        (tmp_path / "pixi.lock").write_text(text)
+        found.append(lockfile.read(tmp_path / "pixi.lock").environment("default"))
+    assert found[0] == found[1] == found[2]
+    assert found[0].strategy == "lowest-version"

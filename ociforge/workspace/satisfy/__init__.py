@@ -44,7 +44,7 @@ def check(manifest: Manifest, lock: Lock, *, now: datetime) -> Verdict:
             context.report.against("EnvironmentRemoved", message, name, where=context.key("environments"))
     outcomes = [outcome for name in manifest.environments for outcome in _environment(context, name)]
     check_groups(context, outcomes)
-    return context.report.verdict()
+    return context.report.verdict(lasting=not context.beside)
 
 
 def _environment(context: Context, name: str) -> Iterator[Outcome]:

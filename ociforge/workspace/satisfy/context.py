@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from ociforge.workspace.cutoff import parse_cutoff
 from ociforge.workspace.satisfy.local_metadata import Metadata, read_metadata
 from ociforge.workspace.satisfy.provided import Purls
 from ociforge.workspace.satisfy.verdict import Report
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Context"]
 
+_ARCHIVES = ("/", "file:", "https://", "http://", "s3://", "gcs://", "oci://")  # what they hold, the lock tells
+_REMOTE = ("https://", "http://", "git+", "direct+http")  # where rows of PyPI lie that are on no file system
+
 
 class Context(Struct, frozen=True, kw_only=True):
-    """One check of a lock; `now` is what durations of `exclude-newer` count from."""
+    """One check of a lock; `now` is what durations of `exclude-newer` count from. `beside` is what was looked at
+    besides the two documents.
+    """
 
     manifest: Manifest
     lock: Lock
@@ -30,13 +36,16 @@ class Context(Struct, frozen=True, kw_only=True):
     report: Report = field(default_factory=Report)
     purls: Purls = field(default_factory=Purls)
     _rows: dict[tuple[str, str], Rows] = field(default_factory=dict)
+    beside: set[str] = field(default_factory=set)
     _trees: dict[Path, Metadata | None] = field(default_factory=dict)
 
     def rows(self, environment: str, platform: LockedPlatform) -> Rows:
         """The packages of an environment on one of the lock's platforms."""
         key = environment, platform.name
         if key not in self._rows:
-            self._rows[key] = self.lock.rows(environment, platform)
+            rows = self._rows[key] = self.lock.rows(environment, platform)
+            self.beside.update(package.location for package in rows.conda if not package.location.startswith(_ARCHIVES))
+            self.beside.update(row.location for row in rows.pypi if not row.location.startswith(_REMOTE))
         return self._rows[key]
 
     def tree(self, directory: Path) -> Metadata | None:
@@ -44,6 +53,11 @@ class Context(Struct, frozen=True, kw_only=True):
         if directory not in self._trees:
             self._trees[directory] = read_metadata(directory)
         return self._trees[directory]
+
+    def moment(self, text: str) -> datetime:
+        """What `exclude-newer` means by `text`. Raises ValueError."""
+        self.beside.add("the time")
+        return parse_cutoff(text, self.now)
 
     def key(self, key: str) -> str:
         """A key as it stands in this manifest: below `tool.pixi` in a `pyproject.toml`."""

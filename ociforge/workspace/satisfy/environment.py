@@ -7,12 +7,12 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from ociforge.errors import WorkspaceError
-from ociforge.workspace.cutoff import parse_cutoff
 from ociforge.workspace.environment import channel_url
 from ociforge.workspace.platforms import WorkspacePlatform
+from ociforge.workspace.public import public
 from ociforge.workspace.satisfy.conda_walk import listed, shown
 from ociforge.workspace.satisfy.matching import LockedConda, record_of
-from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, comparable_url, locked_place, public
+from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, comparable_url, locked_place
 from ociforge.workspace.satisfy.wheel_tags import fits, is_free_threaded, supported_tags
 
 if TYPE_CHECKING:
@@ -58,10 +58,16 @@ def _channels(context: Context, environment: Environment, locked: LockedEnvironm
     extended = wanted[: len(found)] == found
     context.report.against(
         "ChannelsExtended" if extended else "ChannelsMismatch",
-        f"the channels are {listed(wanted)} in the manifest, {listed(found)} in the lock",
+        _differing("channels", wanted, found),
         environment.name,
         where=context.setting(environment, "channels"),
     )
+
+
+def _differing(what: str, wanted: Sequence[str], found: Sequence[str]) -> str:
+    message = f"the {what} are {listed(wanted)} in the manifest, {listed(found)} in the lock"
+    hidden = [public(url) for url in wanted] == [public(url) for url in found]
+    return f"{message}: what differs is a user, password or token, which is not shown" if hidden else message
 
 
 def _locked_platforms(context: Context, platforms: dict[str, WorkspacePlatform], locked: LockedEnvironment) -> None:
@@ -95,18 +101,15 @@ def _indexes(context: Context, environment: Environment, locked: LockedEnvironme
     options = environment.group_pypi_options
     where = context.setting(environment, "pypi-options")
     wanted = [*options.indexes, *(place for _, place in options.find_links)]
-    said = f"the indexes are {listed(map(public, wanted))} in the manifest"
     if locked.indexes is None:
         has_rows = any(context.rows(locked.name, row).pypi for row in locked.platforms)
         if context.lock.version >= _NAMES_INDEXES and has_rows:
-            message = f"{said}, the lock names none"
+            message = f"the indexes are {listed(wanted)} in the manifest, the lock names none"
             context.report.against("IndexesMismatch", message, environment.name, where=where)
         return
     found = [*locked.indexes, *locked.find_links]
     if [_comparable(place) for place in wanted] != [_comparable(place) for place in found]:
-        message = (
-            f"the indexes are {listed(map(public, wanted))} in the manifest, {listed(map(public, found))} in the lock"
-        )
+        message = _differing("indexes", wanted, found)
         context.report.against("IndexesMismatch", message, environment.name, where=where)
 
 
@@ -146,10 +149,10 @@ def _no_build(context: Context, environment: Environment, row: PypiRow) -> None:
     is_source = _is_source(context, row)
     where = context.setting(environment, "pypi-options.no-build")
     if is_source is None:
-        kind, message = "InvalidDistExtensionInNoBuild", f"`{public(row.location)}` is neither a wheel nor an archive"
+        kind, message = "InvalidDistExtensionInNoBuild", f"`{row.location}` is neither a wheel nor an archive"
         context.report.at(environment, kind, message, package=row.name, where=where)
     elif is_source and (forbidden is True or row.name in forbidden):
-        message = f"`no-build` is set, but `{row.name}` has to be built from `{public(row.location)}`"
+        message = f"`no-build` is set, but `{row.name}` has to be built from `{row.location}`"
         context.report.at(environment, "NoBuildWithNonBinaryPackages", message, package=row.name, where=where)
 
 
@@ -211,6 +214,6 @@ def _utc(moment: datetime) -> datetime:
 
 def _moment(context: Context, text: str) -> datetime:
     try:
-        return parse_cutoff(text, context.now)
+        return context.moment(text)
     except ValueError as error:
         raise WorkspaceError(f"`exclude-newer` in `{context.manifest.path.name}`: {error}") from error

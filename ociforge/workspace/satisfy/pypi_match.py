@@ -16,7 +16,6 @@ from ociforge.workspace.satisfy.pypi_places import (
     UrlPlace,
     comparable_url,
     locked_place,
-    public,
     wanted_place,
 )
 from ociforge.workspace.specs import PypiSpec
@@ -61,14 +60,14 @@ def asked(spec: PypiSpec) -> str:
     """A requirement as messages name it."""
     extras = f"[{','.join(spec.extras)}]" if spec.extras else ""
     if spec.git is not None:
-        return f"{spec.name}{extras} @ git+{public(spec.git.url)}"
+        return f"{spec.name}{extras} @ git+{spec.git.url}"
     place = spec.url or spec.path
-    return f"{spec.name}{extras}" + (f" @ {public(place)}" if place is not None else f" {spec.version or ''}".rstrip())
+    return f"{spec.name}{extras}" + (f" @ {place}" if place is not None else f" {spec.version or ''}".rstrip())
 
 
 def row_name(row: PypiRow) -> str:
     """A locked row as messages name it."""
-    return f"{row.name} {row.version}" if row.version is not None else f"{row.name} at {public(row.location)}"
+    return f"{row.name} {row.version}" if row.version is not None else f"{row.name} at {row.location}"
 
 
 def python_fits(requires_python: str, python: str) -> bool:
@@ -143,8 +142,8 @@ class RowMatcher:
             fits = _plain(index) in {_plain(url) for url in wanted}
         if fits:
             return None
-        listed = ", ".join(f"`{public(url)}`" for url in wanted)
-        return Mismatch("LockedPyPIIndexMismatch", f"the lock has it from `{public(index)}`, not from {listed}")
+        listed = ", ".join(f"`{url}`" for url in wanted)
+        return Mismatch("LockedPyPIIndexMismatch", f"the lock has it from `{index}`, not from {listed}")
 
     def _index(self, row: PypiRow, locked: Place) -> str | None:
         """The index that a row came from, or None when the lock does not tell."""
@@ -155,11 +154,11 @@ class RowMatcher:
     def _of_path(self, place: LocalPlace, row: PypiRow, locked: Place, *, editable: bool) -> Mismatch | None:
         if not isinstance(locked, LocalPlace):
             kind = "EditablePackageIsUrl" if editable else "LockedPyPIRequiresPath"
-            return Mismatch(kind, f"the lock has `{public(row.location)}`, which is no path")
+            return Mismatch(kind, f"the lock has `{row.location}`, which is no path")
         if locked.path == place.path or self._same_file(locked.path, place.path):
             return None
         kind = "EditablePackagePathMismatch" if editable else "LockedPyPIPathMismatch"
-        return Mismatch(kind, f"the lock has it at `{public(row.location)}`")
+        return Mismatch(kind, f"the lock has it at `{row.location}`")
 
     def _same_file(self, left: str, right: str) -> bool:
         first, second = (self.root / path for path in (left, right))
@@ -179,9 +178,9 @@ def _plain(url: str) -> str:
 
 def _of_url(place: UrlPlace, row: PypiRow, locked: Place) -> Mismatch | None:
     if isinstance(locked, LocalPlace):
-        return Mismatch("LockedPyPIRequiresDirectUrl", f"the lock has `{public(row.location)}`, which is no URL")
+        return Mismatch("LockedPyPIRequiresDirectUrl", f"the lock has `{row.location}`, which is no URL")
     if isinstance(locked, GitPlace) or not locked.direct:
-        return Mismatch("LockedPyPIMalformedUrl", f"the lock has `{public(row.location)}`, which is no direct URL")
+        return Mismatch("LockedPyPIMalformedUrl", f"the lock has `{row.location}`, which is no direct URL")
     if locked.url == place.url:
         return None
     return Mismatch("LockedPyPIDirectUrlMismatch", f"the lock has it at `{locked.url}`")
@@ -189,7 +188,7 @@ def _of_url(place: UrlPlace, row: PypiRow, locked: Place) -> Mismatch | None:
 
 def _of_git(place: GitPlace, row: PypiRow, locked: Place, *, direct: bool) -> Mismatch | None:
     if not isinstance(locked, GitPlace):
-        return Mismatch("LockedPyPIRequiresGitUrl", f"the lock has `{public(row.location)}`, which is not git")
+        return Mismatch("LockedPyPIRequiresGitUrl", f"the lock has `{row.location}`, which is not git")
     if locked.repository != place.repository:
         return Mismatch("LockedPyPIGitUrlMismatch", f"the lock has it from `{locked.repository}`")
     if direct and locked.lfs != place.lfs:

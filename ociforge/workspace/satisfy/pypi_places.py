@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     from ociforge.workspace.specs import GitSource, PypiSpec
 
-__all__ = ["GitPlace", "LocalPlace", "Place", "UrlPlace", "comparable_url", "locked_place", "public", "wanted_place"]
+__all__ = ["GitPlace", "LocalPlace", "Place", "UrlPlace", "comparable_url", "locked_place", "wanted_place"]
 
 _SCP: Final = re.compile(r"(?:[^@/]+@)?([^/:]+):(?!/)(.+)")  # git's short form of ssh: `git@host:path`
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#]*@")
 _REFERENCES: Final = ("branch", "tag", "rev")
 _DIRECT: Final = "direct+"
 
@@ -79,11 +78,6 @@ def comparable_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2].lower()
     options = [option for option in parts.fragment.split("&") if not option.startswith("subdirectory=")]
     return urlunsplit((parts.scheme.lower(), host, parts.path or "/", parts.query, "&".join(options)))
-
-
-def public(place: str) -> str:
-    """A path or URL as messages may show it: without the credentials that a URL may hold."""
-    return _CREDENTIALS.sub("", place, count=1)
 
 
 def _split(url: str) -> SplitResult:

@@ -91,6 +91,7 @@ class PypiWalk:
         place = wanted_place(spec, self.context.manifest.root)
         if not isinstance(place, LocalPlace):
             return True
+        self.context.beside.add(place.path)
         path, why = Path(place.path), None
         if not path.exists():
             why = "there is no such path"

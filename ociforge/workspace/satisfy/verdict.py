@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from ociforge.workspace.public import public
+
 if TYPE_CHECKING:
     from ociforge.workspace.environment import Environment
 
@@ -33,10 +35,14 @@ class Reason(Struct, frozen=True, kw_only=True):
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """The outcome of a check. `satisfied` is true only when there is no reason against it and no open question."""
+    """The outcome of a check. `satisfied` is true only when there is no reason against it and no open question.
+
+    `lasting`: nothing but manifest and lock decided it, neither the time nor other files.
+    """
 
     reasons: tuple[Reason, ...]
     undecided: tuple[Reason, ...]
+    lasting: bool
 
     @property
     def satisfied(self) -> bool:
@@ -45,7 +51,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct):
-    """Collects what a check finds, in order."""
+    """Collects what a check finds, in order. Whatever URLs a message has, their secrets are not kept."""
 
     reasons: list[Reason] = field(default_factory=list)
     undecided: list[Reason] = field(default_factory=list)
@@ -65,7 +71,14 @@ class Report(Struct):
     ) -> None:
         """Note a reason against the lock."""
         self.reasons.append(
-            Reason(kind=kind, message=message, environment=environment, platform=platform, package=package, where=where)
+            Reason(
+                kind=kind,
+                message=public(message),
+                environment=environment,
+                platform=platform,
+                package=package,
+                where=where,
+            )
         )
 
     def at(
@@ -87,7 +100,7 @@ class Report(Struct):
         self.undecided.append(
             Reason(
                 kind=kind,
-                message=message,
+                message=public(message),
                 environment=None if environment is None else environment.name,
                 platform=None if environment is None else environment.platform.name,
                 package=package,
@@ -95,6 +108,6 @@ class Report(Struct):
             )
         )
 
-    def verdict(self) -> Verdict:
+    def verdict(self, *, lasting: bool) -> Verdict:
         """Everything noted so far."""
-        return Verdict(reasons=tuple(self.reasons), undecided=tuple(self.undecided))
+        return Verdict(reasons=tuple(self.reasons), undecided=tuple(self.undecided), lasting=lasting)

@@ -45,7 +45,7 @@ def default(*packages: Conda) -> str:
 
 def test_a_lock_that_fits(tmp_path: Path) -> None:
     found = verdict(tmp_path, "[dependencies]\npython = '>=3.11'\n", default(*GOOD))
-    assert found.satisfied
+    assert found.satisfied and found.lasting
     assert (found.reasons, found.undecided) == ((), ())
 
 
@@ -329,6 +329,51 @@ def test_a_reason_says_where(tmp_path: Path) -> None:
     (found,) = verdict(tmp_path, text, lock({"default": {"linux-64": ()}})).reasons
     assert (found.environment, found.platform, found.package) == ("default", "linux-64", "flask")
     assert found.where == "feature.web.target.linux.dependencies.flask"
+
+
+class TestSecrets:
+    """URLs in manifests and locks may hold them; no reason does."""
+
+    @pytest.mark.parametrize(
+        ("wanted", "locked", "shown"),
+        [
+            (
+                "https://u:secret@h/a",
+                "https://h/b",
+                "`https://h/a/` in the manifest, `https://h/b/` in the lock",
+            ),
+            (
+                "https://h/t/tk-secret/a",
+                "https://v:secret@i/b",
+                "`https://h/a/` in the manifest, `https://i/b/` in the lock",
+            ),
+            (
+                "https://h/a",
+                "https://u:secret@h/a",
+                (
+                    "`https://h/a/` in the manifest, `https://h/a/` in the lock:"
+                    " what differs is a user, password or token, which is not shown"
+                ),
+            ),
+        ],
+    )
+    def test_of_channels(self, tmp_path: Path, wanted: str, locked: str, shown: str) -> None:
+        text = lock({"default": {"linux-64": GOOD}}, channels=(locked,))
+        assert reasons(tmp_path, ASKED, text, head=HEAD.replace("conda-forge", wanted)) == [
+            ("ChannelsMismatch", f"`default`: the channels are {shown} (`workspace.channels`)")
+        ]
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            "{ url = 'https://u:secret@h/t/tk-secret/python-3.12.4-0.conda' }",
+            "{ version = '*', channel = 'https://u:secret@h/t/tk-secret/a' }",
+        ],
+    )
+    def test_of_specs(self, tmp_path: Path, spec: str) -> None:
+        found = reasons(tmp_path, f"[dependencies]\npython = {spec}\n", default(*GOOD))
+        assert "https://h/" in found[0][1]
+        assert "secret" not in str(found)
 
 
 @pytest.mark.parametrize(

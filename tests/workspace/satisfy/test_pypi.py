@@ -205,6 +205,13 @@ class TestTrees:
         tree = Pypi(name="tree", location="./tree", requires=requires)
         return [kind for kind, _ in reasons(root, ASKED + "tree = { path = 'tree' }\n", PYTHON, tree, *rows)]
 
+    def test_what_a_tree_says_may_change(self, tmp_path: Path) -> None:
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree" / "pyproject.toml").write_text('[project]\nname = "tree"\nversion = "1.0"\n')
+        row = Pypi(name="tree", location="./tree")
+        found = verdict(tmp_path, ASKED + "tree = { path = 'tree' }\n", PYTHON, row)
+        assert found.satisfied and not found.lasting
+
     @pytest.mark.parametrize(
         ("source", "locked", "fits"),
         [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ociforge.workspace.satisfy.pypi_match import python_fits
-from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, UrlPlace, locked_place, public, wanted_place
+from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, UrlPlace, locked_place, wanted_place
 from ociforge.workspace.specs import PypiSpec
 
 ROOT = Path("/work")
@@ -56,19 +56,6 @@ def test_old_locks_keep_the_commit_only(location: str, precise: bool) -> None:
     place = locked_place(location, ROOT)
     assert isinstance(place, GitPlace)
     assert (place.repository, place.precise) == ("https://h/r", precise)
-
-
-@pytest.mark.parametrize(
-    ("place", "shown"),
-    [
-        ("https://me:pw@h/x", "https://h/x"),
-        ("git+ssh://git@h/x@v1", "git+ssh://h/x@v1"),
-        ("https://h/x@v1", "https://h/x@v1"),
-        ("./a@b", "./a@b"),
-    ],
-)
-def test_credentials_are_not_public(place: str, shown: str) -> None:
-    assert public(place) == shown
 
 
 @pytest.mark.parametrize(
