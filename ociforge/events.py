@@ -76,7 +76,9 @@ class BlobProgress(Struct, frozen=True):
 
 
 class BlobDone(Struct, frozen=True):
-    """A transfer ended; `outcome` is `uploaded`, `mounted`, `exists` or `downloaded`."""
+    """A transfer ended; `outcome` is `downloaded`, `imported` from a bundle, `uploaded` or `mounted` in a registry,
+    `written` to a layout or archive, or `exists`.
+    """
 
     digest: Digest
     size: int

@@ -20,7 +20,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 def table(heading: str) -> list[list[str]]:
     """The rows of the first table below a heading."""
-    section = README.split(f"\n### {heading}\n", 1)[1]
+    section = re.split(rf"\n####? {re.escape(heading)}\n", README, maxsplit=1)[1]
     lines = section[section.index("|") :].split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 

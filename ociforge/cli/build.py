@@ -34,6 +34,9 @@ def command(wanted: Wanted, as_json: bool, quiet: bool, verbose: bool) -> None:
     ociforge build --platform linux/amd64,linux/arm64 --push ghcr.io/team/app:1.4
     ociforge build --base scratch --platform all -o oci:layout:latest
 
+    Several platforms make an image index, one an image. With `--platform all`, a warning tells of platforms that the
+    base image is not there for.
+
     What exists is not made again: layers that the store has, or the image that `--push` names now. `ociforge plan`
     tells before.
 
@@ -44,17 +47,17 @@ def command(wanted: Wanted, as_json: bool, quiet: bool, verbose: bool) -> None:
     from ociforge.built import built_index
     from ociforge.cli.offline import check_plans, missing_is_told
     from ociforge.cli.outlets import Outlets
-    from ociforge.cli.plans import labelled, planned_images, requests
+    from ociforge.cli.plans import asked_of, labelled, planned_images
     from ociforge.cli.report import built_json, layers_line, published_json
     from ociforge.cli.work import Work
     from ociforge.parallel import ordered_map
 
-    work = Work(wanted, console)
+    work = Work(wanted, console, solve=True)
     with ordered_map(wanted.workers) as map_, missing_is_told(work, map_):
-        asked = requests(work, map_)
+        asked = asked_of(work, map_)
         with Outlets(work.targets, work.destinations, console) as outlets:
             made: dict[Platform, Built] = {}
-            with planned_images(work, asked, map_) as plans:
+            with planned_images(work, asked.requests, map_) as plans:
                 check_plans(work, (plan.image for plan in plans.values()))
                 for platform, plan in plans.items():
                     built = made[platform] = make(
@@ -72,8 +75,12 @@ def command(wanted: Wanted, as_json: bool, quiet: bool, verbose: bool) -> None:
             images = list(made.values())
             result = images[0] if len(images) == 1 else built_index(images, work.settings.annotations)
             copies = outlets.finish(result, map_)
-    console.result(
-        [copy.name for copy in copies] or [str(result.descriptor.digest)],
-        {**built_json(result), "destinations": [published_json(copy) for copy in copies]},
-        as_json=as_json,
-    )
+    lines = [copy.name for copy in copies] or [str(result.descriptor.digest)]
+    document = None
+    if as_json:
+        document = {
+            **built_json(result, made, {platform: one.selection for platform, one in asked.requests.items()}),
+            "leftOutPlatforms": asked.left_out_json(),
+            "destinations": [published_json(copy) for copy in copies],
+        }
+    console.result(lines, document, as_json=as_json)

@@ -12,7 +12,7 @@ from ociforge.cli.console import Console, counted, megabytes
 from ociforge.cli.work import work_options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Self
 
     from layers.digest import Digest
@@ -32,37 +32,58 @@ _WORDS = {"store": "in the store", "image": "in an image", "make": "to make", "s
 def command(wanted: Wanted, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Tell what `ociforge build` with the same options would do, and do nothing of it.
 
-    For each layer: its packages, whether the store or the image that is going to be replaced has it, or what has to be
-    downloaded, made and uploaded for it; what several platforms share counts once. The sums count what is missing of
-    the base image, too; what is written with `--output` is no upload. When every layer is known, the last
-    line is the digest that the build will have.
+    For each layer: its packages (`--verbose` names all), whether the store or the image that is going to be replaced
+    has it, or what has to be downloaded, made and uploaded for it; what several platforms share counts once. The sums
+    count what is missing of the base image, too; what is written with `--output` is no upload. Before a layer is made,
+    its size is taken to be that of its archives or files. When every layer is known, the last line is the digest that
+    the build will have: of the image, or of the index of several.
 
-    To find out which packages provide the same path, a part of each archive is read, once; archives are not downloaded.
+    A lock that is missing is an error: nothing is written but to the store. What nobody knows yet is read for the plan,
+    and kept there for the build: the base image, and of each package the list of its files. For that, wheels, small
+    packages and what lies on servers without range requests are downloaded as a whole, and what is locked as source is
+    built; the sums tell what is then left to download.
     """
     console = Console.of(quiet=quiet, verbose=verbose)
     from ociforge.cli.offline import missing_is_told
-    from ociforge.cli.plans import planned_images, requests
+    from ociforge.cli.plans import asked_of, planned_images
     from ociforge.cli.traffic import Traffic
     from ociforge.cli.work import Work
     from ociforge.parallel import ordered_map
 
-    work = Work(wanted, console)
+    work = Work(wanted, console, solve=False)
     lines: list[str] = []
     documents: list[dict[str, Any]] = []
-    with (
-        ordered_map(wanted.workers) as map_,
-        missing_is_told(work, map_),
-        planned_images(work, requests(work, map_), map_) as plans,
-    ):
-        above: set[Digest] = set()
-        for platform, plan in plans.items():
-            known = (*plan.previous, *work.replaced(platform))
-            traffic = Traffic.plan(work.pushed, known, local=len(work.targets) > len(work.pushed), store=work.store)
-            told = _Told.of(plan.image, traffic, above)
-            above |= told.names
-            lines += [f"{platform}:", *_table(told.rows), *_totals(told)]
-            documents.append({"platform": str(platform), **_json(told)})
-    console.result(lines, {"images": documents}, as_json=as_json)
+    with ordered_map(wanted.workers) as map_, missing_is_told(work, map_):
+        asked = asked_of(work, map_)
+        with planned_images(work, asked.requests, map_) as plans:
+            above: set[Digest] = set()
+            for platform, plan in plans.items():
+                known = (*plan.previous, *work.replaced(platform))
+                traffic = Traffic.plan(work.pushed, known, local=len(work.targets) > len(work.pushed), store=work.store)
+                told = _Told.of(plan.image, traffic, above)
+                above |= told.names
+                lines += [f"{platform}:", *_table(told.rows, verbose=verbose), *_totals(told)]
+                if len(plans) > 1 and told.digest is not None:
+                    lines.append(f"  {told.digest}")
+                documents.append({"platform": str(platform), **_json(told)})
+            digest = _digest([plan.image for plan in plans.values()], work.settings.annotations)
+    lines += [] if digest is None else [str(digest)]
+    document = {"digest": _text(digest), "images": documents, "leftOutPlatforms": asked.left_out_json()}
+    console.result(lines, document, as_json=as_json)
+
+
+def _digest(images: Sequence[PlannedImage], annotations: Mapping[str, str]) -> Digest | None:
+    """The digest that the build will have: that of the one image, or of the index; None while one is not known."""
+    from ociforge.oci.index import assemble_index
+
+    known = [descriptor for image in images if (descriptor := image.descriptor) is not None]
+    if len(known) < len(images):
+        return None
+    return known[0].digest if len(known) == 1 else assemble_index(known, annotations)[1].digest
+
+
+def _text(digest: Digest | None) -> str | None:
+    return None if digest is None else str(digest)
 
 
 def _layers(plan: PlannedImage) -> Sequence[PlannedLayer]:
@@ -71,14 +92,7 @@ def _layers(plan: PlannedImage) -> Sequence[PlannedLayer]:
     if plan.known is None:
         return plan.layers
     return [
-        PlannedLayer(
-            title=layer.title,
-            key=layer.key,
-            packages=layer.packages,
-            layer=layer.layer,
-            found=layer.found,
-            segments=tuple,
-        )
+        PlannedLayer(title=layer.title, key=layer.key, layer=layer.layer, found=layer.found, segments=tuple)
         for layer in plan.known.layers
         if layer.key is not None
     ]
@@ -122,6 +136,16 @@ class _Told(Struct, frozen=True, kw_only=True):
         return {row.layer.key for row in self.rows} | {layer.digest for layer in self.image.request.base.layers}
 
     @property
+    def digest(self) -> Digest | None:
+        descriptor = self.image.descriptor
+        return None if descriptor is None else descriptor.digest
+
+    @property
+    def left_out(self) -> Mapping[str, tuple[int, int]] | None:
+        """By policies of `strip`; None where nobody looks, because there is nothing to do."""
+        return None if self.image.known is not None else self.image.left_out()
+
+    @property
     def download(self) -> int:
         return self.base_download + sum(row.download for row in self.rows)
 
@@ -143,13 +167,14 @@ def _row(layer: PlannedLayer, traffic: Traffic, *, shared: bool) -> _Row:
     )
 
 
-def _table(rows: Sequence[_Row]) -> Iterator[str]:
+def _table(rows: Sequence[_Row], *, verbose: bool) -> Iterator[str]:
     for row in rows:
         layer = row.layer
         size = f"~{megabytes(layer.size)}" if layer.layer is None else megabytes(layer.layer.size)
         fetch = f", {megabytes(row.download)} to download" if row.download else ""
-        packages = "" if len(layer.packages) < 2 else f"  ({len(layer.packages)} packages)"
-        yield f"  {_WORDS[row.place]:12}  {size:>10}  {layer.key.hex[:12]}  {layer.title}{packages}{fetch}"
+        yield f"  {_WORDS[row.place]:12}  {size:>10}  {layer.key.hex[:12]}  {layer.title}{fetch}"
+        if verbose and len(layer.packages) > 1:
+            yield from (f"      {package}" for package in layer.packages)
 
 
 def _totals(told: _Told) -> Iterator[str]:
@@ -159,31 +184,34 @@ def _totals(told: _Told) -> Iterator[str]:
         f" {megabytes(told.download)} to download,"
         f" about {megabytes(told.upload)} to upload"
     )
-    for name, (count, size) in told.image.left_out().items():
+    for name, (count, size) in (told.left_out or {}).items():
         if count:
             # Of what is generated nobody knows the size before.
             yield f"  without {counted(count, 'file')} of `{name}`{f', {megabytes(size)}' if size else ''}"
-    if (digest := told.image.digest) is not None:
-        yield str(digest)
 
 
 def _json(told: _Told) -> dict[str, Any]:
-    digest = told.image.digest
+    from ociforge.cli.report import packages_json
+
+    left_out = told.left_out
     return {
-        "digest": None if digest is None else str(digest),
+        "digest": _text(told.digest),
         "download": told.download,
         "upload": told.upload,
-        "leftOut": {name: {"count": count, "size": size} for name, (count, size) in told.image.left_out().items()},
+        "leftOut": None
+        if left_out is None
+        else {name: {"count": count, "size": size} for name, (count, size) in left_out.items()},
+        "packages": packages_json(told.image.request.selection),
         "layers": [
             {
                 "title": layer.title,
+                "packages": None if told.image.known is not None else list(layer.packages),
                 "key": str(layer.key),
                 "place": row.place,
                 "image": None if layer.found is None else layer.found.image.name,
-                "packages": list(layer.packages),
                 "digest": None if layer.layer is None else str(layer.layer.digest),
                 "size": None if layer.layer is None else layer.layer.size,
-                "archives": layer.size,
+                "estimate": layer.size if layer.layer is None else None,
                 "download": row.download,
                 "upload": row.upload,
             }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ociforge.build import planned
+from ociforge.cli.bases import left_out_warning
 from ociforge.errors import BaseImageError, BuildError, ForgeError, PackageError, PlatformError, WorkspaceError
 from ociforge.events import StageStarted, Warned
 from ociforge.foreign import refuse_bytecode, refuse_native
@@ -31,9 +32,20 @@ if TYPE_CHECKING:
     from ociforge.workspace import Environment
     from ociforge.workspace.lockfile import Selection
 
-__all__ = ["Plan", "Refusals", "labelled", "planned_images", "requests"]
+__all__ = ["Asked", "Plan", "Refusals", "asked_of", "labelled", "planned_images"]
 
 _REFUSED = (WorkspaceError, PackageError, BaseImageError, BuildError)  # not what may be otherwise a minute later
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What is to be built: a request for each platform, and why platforms of `all` are left out."""
+
+    requests: Mapping[Platform, Request]
+    left_out: Mapping[Platform, str]
+
+    def left_out_json(self) -> list[dict[str, str]]:
+        """What `--json` says of the platforms that are left out."""
+        return [{"platform": str(platform), "reason": reason} for platform, reason in self.left_out.items()]
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -79,15 +91,16 @@ class Refusals:
         raise BuildError.collect(lines, "; ".join(hints) or None) from errors[0]
 
 
-def requests(work: Work, map_: OrderedMap) -> Mapping[Platform, Request]:
-    """A request for each platform that is wanted; of `all`, for those that the base image is there for.
+def asked_of(work: Work, map_: OrderedMap) -> Asked:
+    """A request for each platform that is wanted; of `all`, for those that the base image is there for: of others a
+    warning tells.
 
     Documents of base images are read, and nothing else. Raises ForgeError.
     """
     refusals = Refusals()
     bases: dict[Platform, Base] = {}
     selected: dict[Platform, tuple[Environment, Selection]] = {}
-    chosen = dict.fromkeys(work.platforms)
+    left_out: dict[Platform, str] = {}
     for platform in work.platforms:
         with refusals.of(platform):
             try:
@@ -95,8 +108,8 @@ def requests(work: Work, map_: OrderedMap) -> Mapping[Platform, Request]:
             except PlatformError as error:
                 if not work.all_platforms:
                     raise
-                work.console.say(f"`{platform}` is left out: {error.message}")
-                del chosen[platform]
+                left_out[platform] = error.message
+                work.console.notify(left_out_warning(platform, error))
                 continue
         settings = work.settings_on(platform)
         with refusals.of(platform):
@@ -104,13 +117,15 @@ def requests(work: Work, map_: OrderedMap) -> Mapping[Platform, Request]:
         with refusals.of(platform):
             environment, selection = selected[platform] = work.select(platform)
             refuse_native(settings, platform, environment=environment, selection=selection, root=work.root)
+    chosen = [platform for platform in work.platforms if platform not in left_out]
     refusals.settle(chosen)
     if not chosen:
         raise BuildError(
             f"`--platform all`: the base image is there for no platform of the lock: {_listed(work.platforms)}",
             "choose another base image, or lock the environment for the platforms of this one",
         )
-    return {platform: work.request(platform, bases[platform], *selected[platform]) for platform in chosen}
+    found = {platform: work.request(platform, bases[platform], *selected[platform]) for platform in chosen}
+    return Asked(requests=found, left_out=left_out)
 
 
 @contextmanager
@@ -157,28 +172,32 @@ def labelled(console: Console, platform: Platform, platforms: Collection[Platfor
 
 
 class _Warnings:
-    """Holds warnings back until it is known for which of `platforms` they are; all other events pass."""
+    """Holds warnings back until it is known for which of `platforms` they are; all other events pass, as do warnings
+    that come later: what was planned goes on to tell when it is made.
+    """
 
     def __init__(self, console: Console, platforms: Collection[Platform]) -> None:
         self._console = console
         self._platforms = platforms
-        self._found: dict[Warned, dict[Platform, None]] = {}
+        self._found: dict[Warned, dict[Platform, None]] | None = {}
 
     def of(self, platform: Platform) -> Notify:
         """What hears of the plan for `platform`."""
         pass_on = labelled(self._console, platform, self._platforms)
 
         def notify(event: Event) -> None:
-            if isinstance(event, Warned):
-                self._found.setdefault(event, {})[platform] = None
+            found = self._found
+            if found is not None and isinstance(event, Warned):
+                found.setdefault(event, {})[platform] = None
             else:
                 pass_on(event)
 
         return notify
 
     def tell(self) -> None:
-        """Show the warnings."""
-        for warned, platforms in self._found.items():
+        """Show the warnings that there are, and any other at once."""
+        found, self._found = self._found or {}, None
+        for warned, platforms in found.items():
             everywhere = len(platforms) == len(self._platforms)
             message = warned.message if everywhere else f"{_listed(platforms)}: {warned.message}"
             self._console.notify(Warned(message, warned.hint))

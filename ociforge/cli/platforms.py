@@ -37,8 +37,8 @@ several_platforms = click.option(
     "platforms",
     metavar="OS/ARCH[,OS/ARCH...]",
     multiple=True,
-    help="Such as linux/amd64,linux/arm64, which makes an image index; may be given several times. `all` are the Linux"
-    " platforms of the lock that the base image is there for."
+    help="Such as linux/amd64,linux/arm64; may be given several times. `all` are the Linux platforms of the lock that"
+    " the base image is there for."
     "  [default: linux/amd64, or the only one that is locked]",
 )
 

@@ -34,6 +34,7 @@ _INTERVAL = 0.25  # seconds between two drawings: one takes up to a millisecond
 _WINDOW = 3.0  # seconds that the speed is averaged over
 _MOST = 10  # rows
 _BAR = 24  # columns
+_MOVED = frozenset({"downloaded", "imported", "uploaded", "written"})  # outcomes of blobs whose bytes have passed
 _FILE = re.compile(r"(?:https?|file):/[^?#]*/([^/?#]+)(?:[?#].*)?", re.DOTALL)
 
 
@@ -105,7 +106,7 @@ class Rows:
             case LayerMade(title, _, _, reused):
                 self._end(title)
                 self._done += not reused
-            case BlobDone(digest, size, outcome) if outcome in ("uploaded", "downloaded"):
+            case BlobDone(digest, size, outcome) if outcome in _MOVED:
                 self._end(digest)
                 self._done += 1
                 self._done_size += size

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from layers.compress import OrderedMap
     from ociforge.built import Built, BuiltLayer
     from ociforge.cli.console import Console
+    from ociforge.platform import Platform
     from ociforge.publish import Published, Transfer
     from ociforge.transports.base import Destination, Outcome, Source
+    from ociforge.workspace.lockfile import Selection
 
-__all__ = ["built_json", "layers_line", "published_json", "send", "tell"]
+__all__ = ["built_json", "layers_line", "packages_json", "published_json", "send", "tell"]
 
 _WORDS: Mapping[Outcome, str] = {"exists": "there already", "mounted": "mounted", "uploaded": "written"}
 
@@ -71,22 +73,46 @@ def _transfer_json(transfer: Transfer) -> dict[str, Any]:
     }
 
 
-def built_json(built: Built) -> dict[str, Any]:
-    """What `--json` says of an image or index; sizes in bytes."""
+def built_json(
+    built: Built, images: Mapping[Platform, Built], selections: Mapping[Platform, Selection]
+) -> dict[str, Any]:
+    """What `--json` says of an image, or of the index of `images`; sizes in bytes. The README documents it.
+
+    But for `reused` it is the same for the same image, whether it was made or known.
+    """
     return {
         "digest": str(built.descriptor.digest),
         "mediaType": built.descriptor.media_type,
         "size": built.descriptor.size,
+        "images": [
+            {
+                "platform": str(platform),
+                "digest": str(image.descriptor.digest),
+                "mediaType": image.descriptor.media_type,
+                "size": image.descriptor.size,
+                "packages": packages_json(selections[platform]),
+            }
+            for platform, image in images.items()
+        ],
         "layers": [
             {
+                "platform": str(platform),
                 "title": made.title,
                 "digest": str(made.layer.digest),
                 "diffId": str(made.layer.diff_id),
                 "size": made.layer.size,
-                "packages": list(made.packages),
                 "key": None if made.key is None else str(made.key),
                 "reused": made.reused,
             }
-            for made in built.layers
+            for platform, image in images.items()
+            for made in image.layers
         ],
     }
+
+
+def packages_json(selection: Selection) -> list[dict[str, str | None]]:
+    """What the lock has for an image; the version of a package of the workspace may be known to its build alone."""
+    conda = [("conda", r.name.normalized, str(r.version), str(r.build)) for r in selection.records]
+    pypi = [("pypi", row.name, row.version, None) for row in selection.pypi]
+    packages = [*sorted(conda), *sorted(pypi, key=lambda package: package[1])]
+    return [dict(zip(("kind", "name", "version", "build"), package, strict=True)) for package in packages]

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ociforge.cli import options, platforms
+from ociforge.cli.local_file import LocalFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ociforge.cli.bases import Bases
     from ociforge.cli.console import Console
     from ociforge.cli.places import Places
-    from ociforge.errors import AuthError, ImageError, NotFoundError
+    from ociforge.errors import AnswerError, AuthError, ImageError, NotFoundError
     from ociforge.network import Network
     from ociforge.oci.reference import Reference
     from ociforge.packages import Installer
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ociforge.transports.options import RegistryOptions
     from ociforge.workspace import Environment, ImageSettings, Workspace
     from ociforge.workspace.lockfile import Lock, Selection
+
+    _Looked = Previous | AnswerError | AuthError | ImageError | NotFoundError | None
 
 __all__ = ["Wanted", "Work", "work_options"]
 
@@ -63,7 +66,7 @@ _OPTIONS = (
     click.option("--frozen", is_flag=True, help="Use the lock and the pins that there are, unchecked."),
     click.option(
         "--bundle",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=LocalFile("run `ociforge bundle import {}`, then the same command without `--bundle`"),
         metavar="FILE",
         help="Take what the store lacks from this file, which `ociforge bundle create` made.",
     ),
@@ -150,6 +153,8 @@ def work_options(command: _Command) -> _Command:
             raise options.OptionError("--reuse and --no-reuse exclude each other", "leave one of them out")
         if wanted.bundle is not None:
             wanted = replace(wanted, registry=replace(wanted.registry, offline=True))
+        if wanted.no_reuse:
+            wanted = replace(wanted, registry=replace(wanted.registry, trust_manifests=False))
         if len(wanted.images) > 1:
             raise options.OptionError("--image: one at a time", "run the command once for each")
         return command(wanted=wanted, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -163,10 +168,11 @@ class Work:
     """What `wanted` comes to: the places that images go to, none of them touched, the workspace with its lock, and what
     is to be built for each platform.
 
-    Making it reads the workspace; what is wrong with the options shows here. Raises ForgeError.
+    Making it reads the workspace; what is wrong with the options shows here. A lock that is missing is made when it is
+    needed, if `solve`. Raises ForgeError.
     """
 
-    def __init__(self, wanted: Wanted, console: Console) -> None:
+    def __init__(self, wanted: Wanted, console: Console, *, solve: bool) -> None:
         from ociforge.cli.bases import Bases
         from ociforge.cli.network import network
         from ociforge.cli.places import Places
@@ -178,11 +184,16 @@ class Work:
 
         self.wanted = wanted
         self.console = console
+        self._solve = solve
         self._names = [Reference.parse(tag) for tag in wanted.tags]
         self.targets: list[Location] = [
             *(parse(text) for text in wanted.outputs),
             *(_registry(ref) for ref in wanted.pushes),
         ]
+        if wanted.bundle is not None:
+            from ociforge.cli.bundle import refuse_registries
+
+            refuse_registries(wanted.bundle, self.targets)
         self._reuse = [_image(text) for text in wanted.reuse]
         if self._names and all(isinstance(target, RegistryLocation) for target in self.targets):
             raise options.OptionError(
@@ -218,7 +229,7 @@ class Work:
         )
         self._codecs: dict[str, Codec] = {}
         self._sources: dict[Location, NamedSource] = {}
-        self._seen: dict[tuple[Location, Platform], Previous | AuthError | ImageError | NotFoundError | None] = {}
+        self._seen: dict[tuple[Location, Platform], _Looked] = {}
         self.store = options.open_store()
         if wanted.bundle is not None:
             from ociforge.cli.bundle import take_missing
@@ -298,7 +309,7 @@ class Work:
 
     def _reusable(self, location: Location, platform: Platform) -> Previous | None:
         """The image at `location`, or a warning if it was to be there."""
-        from ociforge.errors import AuthError, ImageError, NotFoundError
+        from ociforge.errors import AnswerError, AuthError, ImageError, NotFoundError
         from ociforge.events import Warned
 
         found = self._look(location, platform)
@@ -312,7 +323,7 @@ class Work:
                 self.console.notify(
                     Warned(message + found.message, f"that is right if there is no such image yet; else {found.hint}")
                 )
-            case ImageError():
+            case AnswerError() | ImageError():
                 if self._reuse:
                     raise found
                 message = f"no layer of `{location}`, which is there now, is reused: {found.message}"
@@ -321,17 +332,15 @@ class Work:
                 return found
         return None
 
-    def _look(self, location: Location, platform: Platform) -> Previous | AuthError | ImageError | NotFoundError | None:
+    def _look(self, location: Location, platform: Platform) -> _Looked:
         """The image of ours at `location`, or why there is none that can be used; asked for once."""
-        from ociforge.errors import AuthError, ImageError, NotFoundError
+        from ociforge.errors import AnswerError, AuthError, ImageError, NotFoundError
         from ociforge.reuse import read_previous
 
         if (location, platform) not in self._seen:
             try:
-                found: Previous | AuthError | ImageError | NotFoundError | None = read_previous(
-                    self._source(location), platform, str(location)
-                )
-            except (AuthError, ImageError, NotFoundError) as error:
+                found: _Looked = read_previous(self._source(location), platform, str(location))
+            except (AnswerError, AuthError, ImageError, NotFoundError) as error:
                 found = error
             self._seen[location, platform] = found
         return self._seen[location, platform]
@@ -355,10 +364,13 @@ class Work:
 
     @cached_property
     def _locked(self) -> Lock:
+        from ociforge.cli.fit import fitting_lock
         from ociforge.parallel import ordered_map
 
-        with ordered_map(self.wanted.workers) as map_:
-            return _lock(self._workspace, self.wanted.strict, self.console, map_, offline=self.network.offline)
+        if self._solve and self.wanted.strict is None:
+            with ordered_map(self.wanted.workers) as map_:
+                _make_lock(self._workspace, self.console, map_, offline=self.network.offline)
+        return fitting_lock(self._workspace, frozen=self.wanted.frozen, verb="build", known=self.store.facts)
 
     def _codec(self, settings: ImageSettings) -> Codec:
         if settings.compression not in self._codecs:
@@ -380,9 +392,9 @@ class Work:
 
 def _registry(text: str) -> Location:
     """What `--push` names; the transport may be there, as it is in `--output`."""
-    from ociforge.transports import parse
+    from ociforge.transports.location import parse_registry
 
-    return parse(f"docker://{text.removeprefix('docker://')}")
+    return parse_registry(text)
 
 
 def _image(text: str) -> Location:
@@ -409,17 +421,16 @@ def _settings(workspace: Workspace, images: Sequence[str], overrides: Mapping[st
         raise options.OptionError(error.message, error.hint) from error
 
 
-def _lock(workspace: Workspace, locked: bool | None, console: Console, map_: OrderedMap, *, offline: bool) -> Lock:
-    """The workspace's lock, which fits unless `locked` is False; it is made where there is none, unless it is given."""
-    from ociforge.cli.fit import fitting_lock
+def _make_lock(workspace: Workspace, console: Console, map_: OrderedMap, *, offline: bool) -> None:
+    """Write a lock where there is none."""
     from ociforge.cli.lock import solve_packages, write_packages
 
-    if locked is None and not workspace.lock_path.exists():
-        console.say(f"there is no `{workspace.lock_path.name}` yet: solving")
-        result = solve_packages(workspace, console, map_, offline=offline)
-        if result is not None:
-            write_packages(workspace, result, console)
-    return fitting_lock(workspace, frozen=locked is False, verb="build")
+    if workspace.lock_path.exists():
+        return
+    console.say(f"there is no `{workspace.lock_path.name}` yet: solving")
+    result = solve_packages(workspace, console, map_, offline=offline)
+    if result is not None:
+        write_packages(workspace, result, console)
 
 
 def _codec(text: str, console: Console) -> Codec:

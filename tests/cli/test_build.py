@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.program import ociforge
+from tests.cli.program import ROOT, ociforge
 from tests.support.bases import PATH, tiny_image
 from tests.support.images import write_layout
 from tests.support.reading import Image, archive_images, layout_images, whole_images
@@ -70,7 +70,9 @@ class TestOutput:
         done = forge("build", made.root, "--base", base)
         assert done.out.startswith("sha256:")
         assert done.out.count("\n") == 1
-        stages = f"reading the base image {base}\nreading what is in 6 packages\npacking 8 of 8 layers\n"
+        stages = (
+            f"reading the base image {base} for linux/amd64\nreading what is in 6 packages\npacking 8 of 8 layers\n"
+        )
         said = re.sub(r"  (?:blob|layer) sha256:.+ (?:downloaded|made)(?:: .+)?\n", "", done.err)
         assert re.fullmatch(rf"{re.escape(stages)}8 layers: 0 reused, 8 made \([\d.]+ kB\)\n", said)
 
@@ -88,7 +90,7 @@ class TestOutput:
         assert len(layers) == 8
         assert {line.split(": ")[-1] for line in layers} >= {"environment", "tool 2.1", "application"}
         assert all(" made: " in line for line in layers)
-        assert sum(line.startswith("  blob ") and " uploaded" in line for line in lines) == 11
+        assert sum(line.startswith("  blob ") and " written" in line for line in lines) == 11
 
     def test_json(self, forge: Forge, made: Tiny, base: str, tmp_path: Path) -> None:
         target = f"oci:{tmp_path}/layout:1"
@@ -114,7 +116,47 @@ class TestOutput:
             for layer in own
         ]
         assert [layer["diffId"] for layer in document["layers"]] == image.diff_ids[2:]
-        assert document["layers"][2]["packages"] == ["liba 1.0 0"]
+        assert {layer["platform"] for layer in document["layers"]} == {"linux/amd64"}
+        (alone,) = document["images"]
+        assert {key: alone[key] for key in ("platform", "digest", "mediaType", "size")} == {
+            "platform": "linux/amd64",
+            **{key: document[key] for key in ("digest", "mediaType", "size")},
+        }
+        assert alone["packages"][1] == {"kind": "conda", "name": "liba", "version": "1.0", "build": "0"}
+        assert [package["name"] for package in alone["packages"]] == ["hook", "liba", "pure", "python", "tool", "words"]
+        assert document["leftOutPlatforms"] == []
+
+    @pytest.mark.parametrize("verb", ["build", "plan"])
+    def test_the_readme_has_every_key(self, forge: Forge, made: Tiny, base: str, verb: str) -> None:
+        text = (ROOT / "README.md").read_text("utf-8")
+        rows = [line for line in text.splitlines() if line.startswith((f"| `{verb}` | `", "| both | `"))]
+        told = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+        document = json.loads(forge(verb, made.root, "--base", base, "--json").out)
+        (image,) = document["images"]
+        layers = image["layers"] if verb == "plan" else document["layers"]
+        assert told >= {*document, *image, *layers[0], *image["packages"][0]}
+
+    def test_json_is_the_same_for_the_same_image(self, forge: Forge, made: Tiny, base: str) -> None:
+        """Whether its layers are made, or the image is known as a whole."""
+        documents = [json.loads(forge("build", made.root, "--base", base, "--json").out) for _ in range(2)]
+        told = [[layer.pop("reused") for layer in document["layers"]] for document in documents]
+        assert told == [[False] * 8, [True] * 8]
+        assert documents[0] == documents[1]
+
+    def test_a_plan_has_the_packages_of_each_layer(self, forge: Forge, tiny: Tiny, base: str) -> None:
+        tiny.settings("layers = 3\n")
+        options = (tiny.root, "--base", base)
+        (image,) = json.loads(forge("plan", *options, "--json").out)["images"]
+        packages = [layer["packages"] for layer in image["layers"]]
+        assert sorted(name for names in packages for name in names) == [
+            " ".join((row["name"], row["version"], row["build"])) for row in image["packages"]
+        ]
+        several = next(names for names in packages if len(names) > 1)
+        assert several[0] not in forge("plan", *options).out
+        assert "".join(f"      {name}\n" for name in several) in forge("plan", "--verbose", *options).out
+        assert forge("build", *options).code == 0
+        (image,) = json.loads(forge("plan", *options, "--json").out)["images"]
+        assert [layer["packages"] for layer in image["layers"]] == [None] * len(packages)
 
     def test_two_platforms_make_an_index(self, forge: Forge, tmp_path: Path) -> None:
         both = [*tiny_packages()[:2], *tiny_packages("linux-aarch64")[:2]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.bases import tar_of, tiny_image
+from tests.support.channel import serve
 from tests.support.conda import CondaPackage
 from tests.support.images import write_layout
 from tests.support.lock import LockedPypi
@@ -106,8 +107,14 @@ class TestWhichPlatforms:
         done = forge("build", made.root, "--base", amd64, "--platform", "all")
         assert done.code == 0
         left_out = f"base image `{amd64}`: it is for `linux/amd64`, not for `linux/arm64`"
-        assert f"`linux/arm64` is left out: {left_out.replace(f' `{amd64}`', '')}\n" in done.err
+        assert f"warning: `linux/arm64` is left out: {left_out.replace(f' `{amd64}`', '')}\n" in done.err
         assert done.out == forge("build", made.root, "--base", amd64).out
+        for verb in ("build", "plan"):
+            document = json.loads(forge(verb, made.root, "--base", amd64, "--platform", "all", "--json").out)
+            (there,) = document["leftOutPlatforms"]
+            assert there == {"platform": "linux/arm64", "reason": left_out.replace(f" `{amd64}`", "")}
+            assert [image["platform"] for image in document["images"]] == ["linux/amd64"]
+            assert document["digest"] == done.out.strip()
 
     def test_all_leaves_out_what_an_index_has_not(self, forge: Forge, made: Tiny, tmp_path: Path) -> None:
         write_layout([tiny_image()], tmp_path / "base")
@@ -140,6 +147,15 @@ class TestWhichPlatforms:
         assert done.code == 0, done.err
         assert "`osx-arm64` is left out: no image can be built for `osx-arm64`\n" in done.err
         assert architectures(layout_images(tmp_path / "layout")["1"]) == ["amd64", "s390x"]
+
+    def test_help_promises_an_index_where_one_is_made(self, forge: Forge) -> None:
+        verbs = {("build",): True, ("plan",): False, ("fetch",): False, ("bundle", "create"): False}
+        said = {verb: " ".join(forge(*verb, "--help").out.split()) for verb in verbs}
+        assert {
+            verb: "make an image index" in text or "makes an image index" in text for verb, text in said.items()
+        } == verbs
+        assert "are downloaded as a whole" in said["plan",]
+        assert "archives are not downloaded" not in said["plan",]
 
     def test_all_and_nothing_left(self, forge: Forge, amd64: str, tmp_path: Path) -> None:
         tiny = tiny_workspace(tmp_path / "ws", packages=packages(), platforms=SUBDIRS[1:])
@@ -202,11 +218,54 @@ class TestSharing:
 
     def test_a_plan_is_what_is_built(self, forge: Forge, made: Tiny, base: str) -> None:
         options = ("--base", base, "--platform", "all")
-        assert forge("build", made.root, *options).code == 0
+        built = forge("build", made.root, *options)
         document = json.loads(forge("plan", made.root, *options, "--json").out)
         assert [image["platform"] for image in document["images"]] == BOTH.split(",")
+        assert document["digest"] == built.out.strip()
         alone = [forge("build", made.root, "--base", base, "--platform", one).out.strip() for one in BOTH.split(",")]
         assert [image["digest"] for image in document["images"]] == alone
+
+    def test_a_plan_ends_in_the_digest_of_the_index(self, forge: Forge, tiny: Tiny, base: str) -> None:
+        tiny.settings('annotations = { note = "common" }\n')
+        options = ("--base", base, "--platform", BOTH)
+        alone = [forge("build", tiny.root, "--base", base, "--platform", one).out for one in BOTH.split(",")[:1]]
+        # Of two images one is known, so nobody knows what the index is.
+        assert forge("plan", tiny.root, *options).out.splitlines()[-1].startswith("  8 layers: ")
+        assert json.loads(forge("plan", tiny.root, *options, "--json").out)["digest"] is None
+        built = forge("build", tiny.root, *options)
+        lines = forge("plan", tiny.root, *options).out.splitlines()
+        assert lines[-1] == built.out.strip()
+        assert [f"{line.strip()}\n" for line in lines if line.startswith("  sha256:")][:1] == alone
+
+    def test_what_is_built_for_each(self, forge: Forge, made: Tiny, base: str) -> None:
+        document = json.loads(forge("build", made.root, "--base", base, "--platform", BOTH, "--json").out)
+        assert document["mediaType"] == "application/vnd.oci.image.index.v1+json"
+        for image in document["images"]:
+            options = ("--base", base, "--platform", image["platform"])
+            assert forge("build", made.root, *options).out == f"{image['digest']}\n"
+            assert {package["name"] for package in image["packages"]} >= {"liba", "words"}
+        titles = [(layer["platform"], layer["title"]) for layer in document["layers"]]
+        assert len(set(titles)) == len(titles) == 2 * 8
+
+    def test_a_stage_says_of_which_it_is(self, forge: Forge, made: Tiny, base: str) -> None:
+        done = forge("build", made.root, "--base", base, "--platform", BOTH)
+        for one in BOTH.split(","):
+            assert f"reading the base image {base} for {one}\n" in done.err
+
+    @pytest.mark.parametrize("chosen", ["linux/amd64", BOTH])
+    def test_warnings_while_layers_are_made(self, forge: Forge, base: str, tmp_path: Path, chosen: str) -> None:
+        """What planning wants to know is known by then; a mirror lacks what is packed."""
+        tiny = tiny_workspace(tmp_path / "workspace", packages=packages(), platforms=SUBDIRS)
+        options = (tiny.root, "--base", base, "--platform", chosen)
+        assert forge("plan", *options).code == 0
+        moved = tiny.channel.path.rename(tmp_path / "moved")
+        with serve(moved) as server:
+            mirrors = ",".join(f"{tiny.channel.url}={mirror}" for mirror in ("file:///nothing", server.url))
+            done = forge("build", *options, variables={"OCIFORGE_CONDA_MIRRORS": mirrors})
+        assert done.code == 0, done.err
+        labels = [f"`{one}`: " for one in BOTH.split(",")] if chosen == BOTH else [""]
+        for label in labels:
+            assert f"warning: {label}the mirror `file:///nothing` does not have everything" in done.err
 
     def test_a_plan_counts_what_is_shared_once(self, forge: Forge, made: Tiny, base: str) -> None:
         options = ("--base", base, "--platform", BOTH)

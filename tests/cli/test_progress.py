@@ -236,7 +236,8 @@ def test_where_rows_can_be_drawn(terminal: Terminal, tmp_path: Path, term: str, 
     assert not can_draw(None, {"TERM": term})
 
 
-def test_a_download_that_begins_anew() -> None:
+@pytest.mark.parametrize("outcome", ["downloaded", "imported", "uploaded", "written"])
+def test_a_transfer_that_begins_anew(outcome: str) -> None:
     rows = Rows()
     for _ in range(2):
         rows.hear(BlobStarted(ONE, 10, ""), "x")
@@ -244,7 +245,7 @@ def test_a_download_that_begins_anew() -> None:
     assert [row.count for row in rows.current()] == [8]
     rows.advance(ONE, 8)  # the server sends more than it said
     assert rows.summary().startswith("10 B of 10 B, ")
-    rows.hear(BlobDone(ONE, 10, "downloaded"), "x")
+    rows.hear(BlobDone(ONE, 10, outcome), "x")
     rows.advance(ONE, 8)
     assert (rows.current(), rows.summary()) == ([], "1 done, 0:00")
     rows.hear(StageStarted("next"), "")

@@ -159,7 +159,7 @@ def test_the_report_is_what_the_readme_says(forge: Forge, tmp_path: Path, regist
     done = forge("push", f"oci:{tmp_path}/from", f"docker://{registry.host}/report:1", "--json")
     assert done.code == 0, done.err
     (copy,) = json.loads(done.out)["destinations"]
-    rows = table("Progress and reports")
+    rows = table("Destinations in JSON")
     assert sorted(copy) == sorted(name.strip("` ") for row in rows for name in row[0].split(","))
     (told,) = [row[1] for row in rows if row[0] == "`transfers`"]
     blobs = tmp_path / "from/blobs/sha256"

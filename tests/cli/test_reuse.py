@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 
 from layers.digest import Digest
 from ociforge.oci.descriptor import canonical_json
+from tests.support.fake_registry import running_fake
 from tests.support.reading import archive_images, layout_images
 from tests.support.registry import Registry, push_layout, running_registry
 from tests.support.tiny import Tiny, tiny_packages, tiny_workspace
@@ -65,6 +68,9 @@ class Runner:
 def runner(forge: Forge, tiny: Tiny, base: str, registry: Registry, request: pytest.FixtureRequest) -> Runner:
     name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower()).strip("-")
     return Runner(forge, tiny, base, registry, f"{registry.host}/{name}:1")
+
+
+NONE = {"count": 0, "size": 0}
 
 
 def places(document: dict[str, Any]) -> dict[str, str]:
@@ -226,6 +232,69 @@ def test_what_an_image_claims_is_not_kept(runner: Runner, tmp_path: Path) -> Non
     assert runner("build", "--no-reuse")["digest"] == good
 
 
+def test_a_wrong_diff_id_is_refused_each_time(runner: Runner, tmp_path: Path) -> None:
+    """By the second run, the store has the layer."""
+
+    def change(manifest: dict[str, Any], config: dict[str, Any]) -> None:
+        config["rootfs"]["diff_ids"][-1] = f"sha256:{'1' * 64}"
+
+    layout = tmp_path / "layout"
+    runner("build", "-o", f"oci:{layout}:1")
+    edit(layout, change)
+    runner.forget()
+    command = ("build", "--reuse", f"oci:{layout}:1", "-o", f"oci-archive:{tmp_path}/out.tar")
+    for _ in range(2):
+        assert "unpacks to" in runner(*command, code=1)
+
+
+def test_a_layer_that_is_made_tells_of_another_diff_id(runner: Runner, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    runner("build", "-o", f"oci:{layout}:1")
+    poison(layout)
+    (runner.tiny.root / "main.py").write_text("print('changed')\n")
+    done = runner.run("build", "--reuse", f"oci:{layout}:1", "-o", f"oci:{tmp_path}/other:1")
+    assert done.code == 0
+    told = re.findall(r"has `(\S+)` with the diff_id `(\S+)` as .* is `(\S+)` with the diff_id `(\S+)` when", done.err)
+    assert told
+    assert all(theirs[0] == ours[0] and theirs[1] != ours[1] for *theirs, a, b in told for ours in [(a, b)])
+
+
+def test_a_registry_that_has_lost_a_layer(runner: Runner, tmp_path: Path) -> None:
+    layers = [t for t in runner()["destinations"][0]["transfers"] if t["kind"] == "layer"]
+    lost = layers[-1]["digest"].removeprefix("sha256:")
+    for path in sorted(runner.registry.storage.rglob(f"*{lost}")):
+        shutil.rmtree(path)
+    location = f"docker://{runner.reference}"
+    assert runner.forge("verify", location).code == 1
+    runner.forget()
+    done = runner.run("build", "--reuse", runner.reference, "-o", f"oci-archive:{tmp_path}/a.tar")
+    assert done.code == 1
+    assert done.hint is not None and "build with `--no-reuse`, which makes and pushes them again" in done.hint
+    again = runner("build", "--no-reuse")["destinations"][0]["transfers"]
+    assert [t["digest"] for t in again if t["kind"] == "layer" and t["outcome"] == "uploaded"] == [f"sha256:{lost}"]
+    assert runner.forge("verify", location).code == 0
+
+
+def test_what_is_no_image_is_replaced(runner: Runner) -> None:
+    with running_fake() as fake:
+        fake.on("GET", "/manifests/1", lambda _, exchange: exchange.send(200, b"{}", {"Content-Type": "text/html"}))
+        for options in ((), ("--no-reuse",)):
+            done = runner.run("plan", "--push", f"{fake.host}/app:1", *options)
+            assert done.code == 0, done.err
+            assert ("which is there now, is reused: " in done.err) == (not options)
+
+
+def test_damaged_layers_are_made_again_by_the_next_run(runner: Runner, tmp_path: Path) -> None:
+    command = ("build", "--no-reuse", "-o", f"oci:{tmp_path}/layout:1")
+    good = runner(*command)["digest"]
+    for path in (runner.forge.cache / "blobs/sha256").iterdir():
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    shutil.rmtree(tmp_path / "layout")
+    assert runner(*command, code=1).startswith("damaged blob")
+    assert runner(*command)["digest"] == good
+
+
 @pytest.mark.parametrize("key", [None, "x"])
 def test_a_layer_that_somebody_has_added(runner: Runner, tmp_path: Path, key: str | None) -> None:
     """The image still has its key, but not all of its layers have theirs."""
@@ -337,10 +406,48 @@ def test_a_base_image_in_a_registry_is_mounted_or_fetched(runner: Runner, tmp_pa
 def test_records_that_are_left_out_are_counted(runner: Runner) -> None:
     runner.tiny.settings('strip = ["conda-meta"]\n')
     (image,) = runner("plan")["images"]
-    packages = {package for layer in image["layers"] for package in layer["packages"]}
+    packages = image["packages"]
     assert image["leftOut"] == {"conda-meta": {"count": len(packages), "size": 0}}
     done = runner.forge("plan", runner.tiny.root, "--base", runner.base)
     assert f"  without {len(packages)} files of `conda-meta`\n" in done.out
+
+
+def test_a_plan_counts_the_application(runner: Runner) -> None:
+    """Its files are known before the layer is made."""
+    (runner.tiny.root / "data.bin").write_bytes(bytes(3_000_000))
+    (image,) = runner("plan")["images"]
+    there = {layer["title"]: layer for layer in image["layers"]}
+    files = sum(len(text.encode()) for text in ("print('tiny')\n", "grüße\n", "#!/bin/sh\n")) + 3_000_000
+    assert (there["application"]["size"], there["application"]["estimate"]) == (None, files)
+    assert there["application"]["upload"] == files <= image["upload"]
+    assert 0 < there["environment"]["estimate"] < 100_000
+    done = runner.forge("plan", runner.tiny.root, "--base", runner.base)
+    assert re.search(r"^  to make +~3\.0 MB  \w+  application$", done.out, re.MULTILINE)
+    runner()
+    (image,) = runner("plan")["images"]
+    there = {layer["title"]: layer for layer in image["layers"]}
+    assert there["application"]["estimate"] is None
+    assert 0 < there["application"]["size"] < files
+
+
+def test_a_plan_says_the_same_of_a_known_image(runner: Runner) -> None:
+    runner()
+    (known,) = runner("plan")["images"]
+    shutil.rmtree(runner.forge.cache / "images")  # now each layer is looked up
+    (planned,) = runner("plan", "--no-reuse")["images"]
+    assert (known.pop("leftOut"), planned.pop("leftOut")) == (None, {"static-libraries": NONE, "js-maps": NONE})
+    packages = [[layer.pop("packages") for layer in image["layers"]] for image in (known, planned)]
+    assert packages == [[None] * 8, [[]] + [[ANY]] * 6 + [[]]]
+    assert known == planned
+    assert len(known["packages"]) == 6
+
+
+def test_a_plan_makes_no_lock(runner: Runner) -> None:
+    runner.tiny.lock.unlink()
+    done = runner.forge("plan", runner.tiny.root, "--base", runner.base)
+    assert done.message == f"there is no `pixi.lock` beside the manifest: `{runner.tiny.lock}`"
+    assert done.hint == "run `ociforge lock`"
+    assert not runner.tiny.lock.exists()
 
 
 def test_a_registry_that_refuses_to_tell(runner: Runner, tmp_path: Path) -> None:
@@ -371,7 +478,7 @@ def test_stripping_and_bytecode_are_told_and_keyed(runner: Runner, tmp_path: Pat
     plain = runner("build", "-o", f"oci:{tmp_path}/layout:plain")
     runner.tiny.settings('strip = ["docs", "conda-meta"]\n')
     bare = runner("build", "-o", f"oci:{tmp_path}/layout:bare")
-    keys = [{layer["key"] for layer in built["layers"] if layer["packages"]} for built in (plain, bare)]
+    keys = [{layer["key"] for layer in built["layers"][1:-1]} for built in (plain, bare)]
     assert keys[0].isdisjoint(keys[1])
     (image,) = layout_images(tmp_path / "layout")["bare"]
     assert not any("conda-meta/liba" in path for path in image.tree())

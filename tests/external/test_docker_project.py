@@ -79,11 +79,14 @@ def build(smith: Forge, workspace: Path, image: str, *places: str) -> dict[str, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """An image in a layout and an archive; `layers` is what the build says of those that are not the base's."""
+    """An image in a layout and an archive; `layers` is what the build says of those that are not the base's, `packages`
+    of what is installed.
+    """
 
     image: Image
     archive: Path
     layers: list[dict[str, Any]]
+    packages: list[dict[str, Any]]
 
     @classmethod
     def of(cls, smith: Forge, workspace: Path, image: str, directory: Path) -> Made:
@@ -91,8 +94,9 @@ class Made:
         directory.mkdir()
         layout, archive = directory / "layout", directory / "app.tar"
         places = ("-o", f"oci:{layout}", "-o", f"oci-archive:{archive}", "-t", f"docker_project:{image}")
-        layers = build(smith, workspace, image, *places)["layers"]
-        return cls(image=Image.only(layout), archive=archive, layers=layers)
+        built = build(smith, workspace, image, *places)
+        (alone,) = built["images"]
+        return cls(image=Image.only(layout), archive=archive, layers=built["layers"], packages=alone["packages"])
 
 
 @pytest.fixture(scope="session")
@@ -261,13 +265,12 @@ def test_the_package_is_in_the_environment(service: Loaded) -> None:
 
 def test_wheels_lie_above_conda_packages_and_below_the_workspaces(prod: Made) -> None:
     titles = [layer["title"] for layer in prod.layers]
-    kinds = [{package.rpartition(" ")[2] == "pypi" for package in layer["packages"]} for layer in prod.layers]
-    locked = kinds[1:-2]
+    kinds = {package["name"]: package["kind"] for package in prod.packages}
+    locked = [kinds[re.split("[ ,]", title)[0]] for title in titles[1:-2]]  # titles begin with a package's name
 
     assert titles[0] == "environment" and titles[-2:] == ["docker-project", "application"]
-    assert {True} in locked and {False} in locked
-    assert all(len(kind) == 1 for kind in locked) and locked == sorted(locked, key=lambda kind: True in kind)
-    assert prod.layers[-2]["packages"] == ["docker-project 0.1.0 pypi"]
+    assert set(locked) == {"conda", "pypi"} and locked == sorted(locked)
+    assert {"kind": "pypi", "name": "docker-project", "version": "0.1.0", "build": None} in prod.packages
 
 
 def test_a_second_build_makes_nothing_again(prod: Made, forge: Forge, index: Index, workspace: Path) -> None:
