@@ -13,7 +13,6 @@ from layers.entry import Directory
 from layers.tree import Segment
 from ociforge.conda.facts import check, gather_facts
 from ociforge.conda.fetch import archive_digest, archive_path, claim, fetch
-from ociforge.conda.link import link
 from ociforge.conda.meta import identity
 from ociforge.conda.survey import Summary, Survey, check_records, interpreter, summary_key, survey
 from ociforge.errors import BuildError
@@ -342,6 +341,8 @@ class Packages:
 
     def _linked(self, names: Sequence[str]) -> Iterator[Segment]:
         """The segments of conda packages, straight from their archives."""
+        from ociforge.conda.link import link  # not needed where all of them are known
+
         request, policies = self._request, self._request.settings.strip
         python = interpreter(request.selection.records)
         archives = fetch(

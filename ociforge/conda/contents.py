@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,8 @@ from msgspec import Struct
 
 from ociforge.conda.archive import ArchiveFile
 from ociforge.conda.clobber import directories, refuse_mixtures
-from ociforge.conda.fetch import collected
 from ociforge.conda.info import INFO_FILES, PathInfo, is_plain, parse_info
+from ociforge.conda.loop import collected, in_thread
 from ociforge.conda.members import Members
 from ociforge.conda.survey import claim, interpreter
 from ociforge.errors import PackageError
@@ -58,7 +57,7 @@ async def looked_through(archives: Sequence[Archive], *, hint: str = _HINT) -> t
     lead. Raises PackageError as `contents` and `survey.claim` do, and for a path that is a file of one package and a
     directory of another. `hint` is for what rattler alone cannot do.
     """
-    looked = await collected([asyncio.to_thread(contents, archive, hint=hint) for archive in archives])
+    looked = await collected([in_thread(contents, archive, hint=hint) for archive in archives])
     python = interpreter(archive.record for archive in archives)
     claims = [claim(archive.record, inside.info, python) for archive, inside in zip(archives, looked, strict=True)]
     refuse_mixtures([(one.filename, one.places) for one in claims])

@@ -7,15 +7,15 @@ archive as soon as that is read for another reason.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from ociforge.conda.archive import ArchiveFile
-from ociforge.conda.fetch import Archive, Fetcher, archive_digest, collected, local_path
+from ociforge.conda.fetch import Archive, Fetcher, archive_digest, local_path
 from ociforge.conda.info import PackageInfo, parse_info
+from ociforge.conda.loop import collected, in_thread, run, slots
 from ociforge.conda.remote import TAIL, remote_info
 from ociforge.conda.translate import RATTLER_ERRORS
 from ociforge.errors import PackageError
@@ -118,7 +118,7 @@ def gather_facts(
         return await collected([gatherer.facts(record) for record in missing])
 
     notify(StageStarted(f"reading what is in {len(missing)} package{'' if len(missing) == 1 else 's'}"))
-    fresh = iter(asyncio.run(made()))
+    fresh = iter(run(made()))
     return tuple(next(fresh) if facts is None else facts for facts in found)
 
 
@@ -163,13 +163,13 @@ class _Gatherer:
     def __init__(self, fetcher: Fetcher, documents: Documents) -> None:
         self._fetcher = fetcher
         self._documents = documents
-        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._slots = slots(_PARALLEL)
 
     async def facts(self, record: RepoDataRecord) -> PackageFacts:
         async with self._slots:
             facts = await self._told(record)
             if facts is None:
-                facts = await asyncio.to_thread(_read, await self._fetcher.archive(record))
+                facts = await in_thread(_read, await self._fetcher.archive(record))
         self._documents.record(facts.archive, facts.to_json())
         return facts
 
@@ -195,7 +195,7 @@ class _Gatherer:
         """INFO_FILES of the archive where it lies; None where it is as well downloaded."""
         if place.local:
             archive = ArchiveFile(path=local_path(place.url), filename=record.file_name)
-            return await asyncio.to_thread(archive.info)
+            return await in_thread(archive.info)
         small = record.size is not None and record.size <= TAIL
         if small or not record.file_name.endswith(".conda"):
             return None

@@ -10,7 +10,6 @@ brought: a file there is never written to, so both can be told apart from change
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -25,6 +24,7 @@ from rattler.networking import Client
 from rattler.package_streaming import download_to_writer
 
 from layers.digest import Digest, DigestWriter
+from ociforge.conda.loop import collected, in_thread, run, slots
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.conda.url import without_credentials
 from ociforge.errors import OfflineError, PackageError
@@ -32,7 +32,7 @@ from ociforge.events import BlobDone, BlobProgress, BlobStarted, Notify, ignore
 from ociforge.network import ONLINE, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TypeVar
 
     from rattler import RepoDataRecord
@@ -47,7 +47,6 @@ __all__ = [
     "archive_digest",
     "archive_path",
     "claim",
-    "collected",
     "fetch",
     "fetched",
     "local_path",
@@ -100,7 +99,7 @@ def fetch(
     come from where rattler looks for them. `retries`: how often a request that fails is repeated.
     Raises PackageError with one line for each archive that cannot be had, OfflineError when a network is missing.
     """
-    return asyncio.run(fetched(records, cache=cache, retries=retries, network=network, notify=notify))
+    return run(fetched(records, cache=cache, retries=retries, network=network, notify=notify))
 
 
 async def fetched(
@@ -109,23 +108,6 @@ async def fetched(
     """`fetch`, for a running event loop."""
     fetcher = Fetcher(cache=cache, retries=retries, network=network, notify=notify)
     return await collected([fetcher.archive(record) for record in records])
-
-
-async def collected(tasks: Sequence[Awaitable[T]]) -> tuple[T, ...]:
-    """The results of `tasks`, run at the same time; their PackageErrors together, when some fail, as an OfflineError if
-    one of them is.
-    """
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    failures = [result for result in results if isinstance(result, BaseException)]
-    for failure in failures:
-        if not isinstance(failure, PackageError | OfflineError):
-            raise failure
-    if failures:
-        errors = [failure for failure in failures if isinstance(failure, PackageError | OfflineError)]
-        hints = dict.fromkeys(error.hint for error in errors if error.hint)
-        kind = OfflineError if any(isinstance(error, OfflineError) for error in errors) else PackageError
-        raise kind.collect([error.message for error in errors], "; ".join(hints) or None)
-    return tuple(result for result in results if not isinstance(result, BaseException))
 
 
 class Fetcher:
@@ -143,7 +125,7 @@ class Fetcher:
         self._notify = notify
         self._route = Route(network.conda, offline=network.offline, notify=notify)
         self._clients: dict[int, Client] = {}
-        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._slots = slots(_PARALLEL)
 
     def client(self, place: Place) -> Client:
         """What requests to `place` are made with: it repeats those that fail, and knows where credentials are."""
@@ -166,9 +148,9 @@ class Fetcher:
         path = self.path(record)
         async with self._slots:
             # Read anew each time: a file that was damaged since is made again, and no fsync is needed.
-            found = await asyncio.to_thread(_verified, record, path, digest, cached=True)
+            found = await in_thread(_verified, record, path, digest, cached=True)
             if found is None:
-                found = await asyncio.to_thread(self._in_place, record, digest)
+                found = await in_thread(self._in_place, record, digest)
             return found or await self._ingest(record, digest, path)
 
     def _in_place(self, record: RepoDataRecord, digest: Digest) -> Archive | None:
@@ -191,7 +173,7 @@ class Fetcher:
                 with os.fdopen(number, "wb") as stream:
                     os.fchmod(number, 0o644)  # whatever the umask
                     size = await self._receive(record, digest, stream)
-                return await asyncio.to_thread(self._named, part, record, path, digest, size)
+                return await in_thread(self._named, part, record, path, digest, size)
             finally:
                 part.unlink(missing_ok=True)
         except OSError as error:
@@ -256,7 +238,7 @@ class Fetcher:
 
     async def _copy(self, place: Place, writer: _Limited) -> None:
         if place.local:
-            await asyncio.to_thread(_copy_local, place.url, writer)
+            await in_thread(_copy_local, place.url, writer)
             return
         await download_to_writer(self.client(place), place.url, writer)
 

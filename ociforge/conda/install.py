@@ -6,7 +6,6 @@ back and attributed to their packages (`layout.py` says what of them reaches an 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import rattler
@@ -20,6 +19,7 @@ from ociforge.conda.contents import looked_through
 from ociforge.conda.fetch import fetched
 from ociforge.conda.layout import Layout
 from ociforge.conda.linked import Linked, read_back
+from ociforge.conda.loop import run
 from ociforge.conda.package import Installation
 from ociforge.conda.survey import check_records, interpreter
 from ociforge.conda.translate import RATTLER_ERRORS, reason
@@ -77,7 +77,7 @@ def install(
         )
 
     python = interpreter(ordered)
-    linked = asyncio.run(laid_out())
+    linked = run(laid_out())
     clashes = conflicts(linked, root)
     hosts = (str(staging.absolute()), str(cache.absolute()))
     layout = Layout(root=root, prefix=prefix.strip("/"), mtime=mtime, clamp=clamp, hosts=hosts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import rattler
@@ -12,6 +11,7 @@ from rattler.platform import Subdir
 
 from ociforge.conda.contents import looked_through
 from ociforge.conda.fetch import fetched
+from ociforge.conda.loop import run
 from ociforge.conda.survey import check_rows
 from ociforge.conda.translate import RATTLER_ERRORS, reason
 from ociforge.errors import PackageError
@@ -71,7 +71,7 @@ def install_interpreter(
         except RATTLER_ERRORS as error:
             raise PackageError(f"installing `python` to compile bytecode: {reason(error)}") from error
 
-    asyncio.run(installed())
+    run(installed())
     return root / "bin" / "python"
 
 
