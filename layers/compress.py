@@ -95,6 +95,11 @@ class Codec(Struct, frozen=True):
         return _MEDIA_TYPES[self.name]
 
     @property
+    def piece(self) -> int:
+        """The bytes that are compressed at once. A tar that comes in pieces of this size is not copied."""
+        return _FRAME if self.name == "zstd" else _BLOCK
+
+    @property
     def identity(self) -> str:
         """All that the compressed bytes of a given tar depend on, as a word for layer keys."""
         match self.name:

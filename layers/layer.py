@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Layer", "write_layer"]
 
-_BLOCK = 1 << 20  # 1 MiB: hashed at once, because a call per header costs more than the hashing
-
 
 class Layer(Struct, frozen=True, kw_only=True):
     """A layer that has been written: `diff_id` is of the tar, `digest` and `size` (bytes) are of the blob."""
@@ -44,7 +42,8 @@ def write_layer(
     arrangement = segments if isinstance(segments, Arrangement) else arrange(segments)
     tar = DigestWriter()
     blob = sink if isinstance(sink, DigestWriter) and sink.size == 0 else DigestWriter(sink)
-    for piece in codec.compress(_through(tar, blocks(_tar(arrangement), _BLOCK)), map_):
+    # Hashed in these pieces, too, because a call per header costs more than the hashing.
+    for piece in codec.compress(_through(tar, blocks(_tar(arrangement), codec.piece)), map_):
         blob.write(piece)
     return Layer(diff_id=tar.digest(), digest=blob.digest(), size=blob.size, media_type=codec.media_type)
 
