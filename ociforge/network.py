@@ -57,6 +57,14 @@ class Mirrors(Struct, frozen=True, kw_only=True):
         mirror, prefix = max((pair for pair in found if _begins(url, pair[0])), key=_length, default=("", ""))
         return f"{prefix.rstrip('/')}{url[len(mirror.rstrip('/')) :]}"
 
+    def host_of(self, url: str) -> str | None:
+        """The mirror on whose host a URL is, None where it is on no mirror's, or where originals are there, too."""
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        if not host or any(_host(prefix) == host for prefix in self.prefixes):
+            return None
+        known = (_public(mirror) for mirrors in self.prefixes.values() for mirror in mirrors)
+        return next((mirror for mirror in known if _host(mirror) == host), None)
+
     def places(self, url: str, public: str) -> tuple[Place, ...]:
         """Where to look for what is at `url`; `public` is the same without credentials, which no mirror is given."""
         prefix = max((text for text in self.prefixes if _begins(public, text)), key=len, default=None)
@@ -145,6 +153,10 @@ def _length(pair: tuple[str, str]) -> int:
 def _begins(url: str, prefix: str) -> bool:
     bare = prefix.rstrip("/")
     return url == bare or url.startswith(f"{bare}/")
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc
 
 
 def _public(mirror: str) -> str:

@@ -99,8 +99,14 @@ class Means(Struct, frozen=True, kw_only=True, dict=True):
             staging=self.staging,
             environ=self.environ,
             mtime=self.mtime,
+            offered=self.requirements if self.network.offline else None,
             notify=self.notify,
         )
+
+    @property
+    def requirements(self) -> Requirements:
+        """Wheels that builds of this machine's own packages may use without a network."""
+        return Requirements(self.store.archives / "pypi" / "requires", self.cache)
 
     @property
     def provided(self) -> Provided:
@@ -208,14 +214,13 @@ def _built(needed: Needs, means: Means) -> Iterator[Supply]:
 
 def _required(needed: Needs, means: Means) -> Iterator[Supply]:
     """What the builds of this machine's own packages require: what these are is only known after asking them."""
-    requirements = Requirements(means.store.archives / "pypi" / "requires", means.cache)
     for job in needed.trees:
         file = _fetched(means, job) if isinstance(job.source, Local) else None
         for path in means.builder.requirements(job.project(file)):
             with path.open("rb") as stream:
                 known = means.cache.has(Digest.of_stream(stream), path.name)
             archive = means.cache.store(path.name, partial(_copied, path))
-            requirements.record(archive.filename, archive.digest)
+            means.requirements.record(archive.filename, archive.digest)
             yield _supply("requirement", archive, fresh=not known)
 
 

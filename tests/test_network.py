@@ -62,6 +62,25 @@ def test_what_a_url_stands_for() -> None:
     assert urls(mirrors, "https://a")[0] == "https://m.example"
 
 
+def test_the_mirror_on_whose_host_something_is() -> None:
+    mirrors = Mirrors(
+        prefixes={
+            "https://pypi.org/simple": ("https://user:secret@m.example/simple",),
+            "https://files.pythonhosted.org/": ("file:///srv/pypi/",),
+            "https://own.example/a": ("https://own.example/b",),
+        }
+    )
+    for url in ("https://m.example/files/a.whl", "https://u:p@m.example/simple/a.whl"):
+        assert mirrors.host_of(url) == "https://m.example/simple"
+    for url in (
+        "https://files.pythonhosted.org/a.whl",  # as it is to be locked
+        "https://else.example/a.whl",
+        "https://own.example/b/a.whl",  # where originals are, too
+        "file:///srv/pypi/a.whl",
+    ):
+        assert mirrors.host_of(url) is None
+
+
 def test_variables_replace_the_settings_prefix_by_prefix() -> None:
     above = Mirrors(prefixes={FORGE.rstrip("/"): ("https://x",)})
     assert above.over(MIRRORS).prefixes == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ from layers.tree import Segment
 from ociforge import base, transports
 from ociforge.errors import BaseImageError, ForgeError, ImageError
 from ociforge.events import Warned
-from ociforge.oci.annotations import BASE_DIGEST, BASE_NAME, FORMAT, GLIBC, IMAGE_KEY, LAYER_KEY, LAYER_TITLE
+from ociforge.oci.annotations import BASE_DIGEST, BASE_NAME, FORMAT, GLIBC, IMAGE_KEY, LAYER_KEY, LAYER_TITLE, RESTATED
 from ociforge.oci.config import ConfigChanges, ImageConfig
 from ociforge.oci.descriptor import MANIFEST
 from ociforge.oci.image import ImageManifest, assemble
 from ociforge.oci.index import ImageIndex, assemble_index
+from ociforge.oci.restated import restated
 from ociforge.platform import Platform
 from ociforge.publish import publish
 from ociforge.rebase import rebase
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from ociforge.base import Base
     from ociforge.built import Built
     from ociforge.events import Event
+    from ociforge.transports.base import Source
 
 AMD64, ARM64 = Platform(architecture="amd64"), Platform(architecture="arm64", variant="v8")
 PREFIX = "app/.pixi/envs/default"
@@ -91,6 +94,7 @@ class Scene:
     bases: dict[str, Path] = field(default_factory=dict)
     opened: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    opened_as: dict[str, MemorySource] = field(default_factory=dict)
 
     def base(self, name: str, *images: HandmadeImage, docker: bool = False) -> Base:
         """Keep a base that is called `name`; what it is for amd64."""
@@ -106,11 +110,13 @@ class Scene:
         self.opened.append(location)
         if location == "scratch":
             return base.scratch(platform)
+        if location in self.opened_as:
+            return base.load(self.opened_as[location], platform=platform, store=self.store)
         name = location.removeprefix("docker://").partition("@")[0]
         source = transports.source(f"oci:{self.bases[name]}")
         return base.load(source, platform=platform, store=self.store, name=name)
 
-    def rebase(self, image: MemorySource, new: str, old: str | None = None) -> Built:
+    def rebase(self, image: Source, new: str, old: str | None = None) -> Built:
         return rebase(image, new, old=old, open_base=self.open, store=self.store, notify=self.events.append)
 
     @property
@@ -141,15 +147,16 @@ def build(
         contents[layer.digest] = sink.getvalue()
         names = {LAYER_TITLE: title, LAYER_KEY: str(Digest.of(title.encode()))} if titled else {}
         made.append((layer, f"ociforge: {title}", names))
+    path = on.config.env.get("PATH", PATH)
+    changes = replace(changes, env={name: value.replace("(base)", path) for name, value in changes.env.items()})
     said: dict[str, str | None] = {
         "title": "app",
         BASE_NAME: on.name,
         BASE_DIGEST: None if on.digest is None else str(on.digest),
     }
     said |= {FORMAT: "1", GLIBC: "2.28", IMAGE_KEY: str(Digest.of(repr(on.digest).encode()))} if titled else {}
+    said |= restated(on.config, changes) if titled else {}
     annotations = {key: value for key, value in {**said, **(notes or {})}.items() if value is not None}
-    path = on.config.env.get("PATH", PATH)
-    changes = replace(changes, env={name: value.replace("(base)", path) for name, value in changes.env.items()})
     image = assemble(on.config, on.layers, made, changes, annotations, created)
     contents |= {image.descriptor.digest: image.manifest, image.config_descriptor.digest: image.config}
     return MemorySource(image.descriptor, contents)
@@ -350,6 +357,103 @@ class TestAnnotations:
         assert [layer.annotations for layer in after.layers[2:]] == [layer.annotations for layer in before.layers[2:]]
 
 
+RESTATING = replace(
+    CHANGES,
+    env={**OWN_ENV, "LANG": "C.UTF-8"},
+    user="7",
+    labels={"maintainer": "me"},
+    expose=("8000",),
+    volumes=("/data",),
+    stop_signal="SIGQUIT",
+    healthcheck={"Test": ("CMD", "true"), "Retries": 3},
+)
+SAME = tiny(
+    Env=[f"PATH={PATH}", "LANG=C.UTF-8", "PIXI_PROJECT_ROOT=/app", "OTHER=1"],
+    User="7",
+    Labels={"maintainer": "me", "other": "1"},
+    ExposedPorts={"8000/tcp": {}},
+    Volumes={"/data": {}},
+    StopSignal="SIGQUIT",
+    Healthcheck={"Test": ["CMD", "true"], "Retries": 3},
+    WorkingDir="/app",
+    Entrypoint=["/app/entrypoint.sh"],
+    Cmd=["tool"],
+)
+
+
+class TestWhatIsRestated:
+    """Settings of an image which its base has, too."""
+
+    def told(self, image: MemorySource | Built) -> object:
+        """What counts; the order of variables is that of the bases which they met first."""
+        manifest, config = documents(image)
+        run = {**config.raw["config"], "Env": sorted(config.raw["config"]["Env"])}
+        return manifest.layers, without_key(manifest).annotations, {**config.raw, "config": run}
+
+    @pytest.mark.parametrize("new", [tiny(), NEWER, SAME])
+    def test_stays_on_every_base(self, scene: Scene, new: HandmadeImage) -> None:
+        """As if built on it. Also after a detour by a base that has the same, or nothing of it."""
+        old = scene.base("h.io/old:1", SAME)
+        wanted = build(scene.base("h.io/new:1", new), changes=RESTATING)
+        image = build(old, changes=RESTATING)
+        for detour in ("old", "tiny", "old"):
+            scene.base(f"h.io/{detour}:1", SAME if detour == "old" else tiny())
+            assert self.told(scene.rebase(image, "docker://h.io/new:1")) == self.told(wanted)
+            destination = MemoryDestination()
+            publish(scene.rebase(image, f"docker://h.io/{detour}:1"), destination)
+            image = destination.source()
+        config = documents(scene.rebase(image, "docker://h.io/new:1"))[1]
+        assert (config.user, config.env["LANG"], config.labels["maintainer"]) == ("7", "C.UTF-8", "me")
+        assert scene.warnings == []
+
+    def test_is_told_only_where_there_is_any(self, scene: Scene) -> None:
+        notes = documents(build(scene.base("h.io/same:1", SAME), changes=RESTATING))[0].annotations
+        assert notes[RESTATED] == (
+            '["Env:LANG","ExposedPorts:8000/tcp","Healthcheck","Labels:maintainer","StopSignal","User","Volumes:/data"]'
+        )
+        for on in (tiny(Env=[]), NEWER):
+            assert RESTATED not in documents(build(scene.base("h.io/other:1", on), changes=RESTATING))[0].annotations
+
+    def test_in_an_image_without_a_word_nothing_is(self, scene: Scene) -> None:
+        source = build(scene.base("h.io/old:1", SAME), changes=RESTATING, notes={RESTATED: None})
+        scene.base("h.io/new:1", NEWER)
+        config = documents(scene.rebase(source, "docker://h.io/new:1"))[1]
+        assert (config.user, config.env["LANG"], config.labels["maintainer"]) == ("1000", "C", "new")
+
+    def test_of_an_image_of_others_the_user_is_told(self, scene: Scene) -> None:
+        layers: dict[str, list[Entry]] = {"files": [regular("own")]}
+        source = build(scene.base("h.io/old:1", SAME), layers, RESTATING, titled=False)
+        for name, new, user in (("new", NEWER, "1000"), ("none", tiny(), "root")):
+            scene.base(f"h.io/{name}:1", new)
+            scene.events.clear()
+            scene.rebase(source, f"docker://h.io/{name}:1")
+            (warning,) = scene.warnings
+            assert warning == (
+                f"image `{source.top.digest}`: its containers run as `{user}`, which the new base says, no longer as"
+                " `7`, which the old one said"
+            )
+
+    def test_of_an_image_of_others_stays_known(self, scene: Scene) -> None:
+        """What the new base happens to say, too, is still the image's own on the one after."""
+        layers: dict[str, list[Entry]] = {"files": [regular("own")]}
+        changes = replace(RESTATING, env={"LANG": "C.UTF-8"})
+        source = build(scene.base("h.io/old:1", tiny()), layers, changes, titled=False)
+        scene.base("h.io/same:1", SAME)
+        scene.base("h.io/new:1", NEWER)
+        destination = MemoryDestination()
+        publish(scene.rebase(source, "docker://h.io/same:1"), destination)
+        there = documents(scene.rebase(source, "docker://h.io/new:1"))[1]
+        assert documents(scene.rebase(destination.source(), "docker://h.io/new:1"))[1] == there
+        assert scene.warnings == []
+
+    @pytest.mark.parametrize("text", ["", "User", '{"User":1}', "[1]"])
+    def test_an_annotation_that_is_none(self, scene: Scene, text: str) -> None:
+        source = build(scene.base("h.io/old:1", SAME), notes={RESTATED: text}, changes=CHANGES)
+        error = refusal(scene, source, NEWER)
+        assert isinstance(error, ImageError)
+        assert error.message.startswith(f"annotation `{RESTATED}`: ")
+
+
 class TestWhatIsRead:
     def test_of_our_image_two_documents_and_the_skeleton(self, scene: Scene) -> None:
         source = build(scene.base("h.io/old:1", tiny()))
@@ -399,7 +503,7 @@ class TestWhatIsRead:
             scene.rebase(MemorySource(top, source.contents), "docker://h.io/old:1")
 
 
-def refusal(scene: Scene, image: MemorySource, new: HandmadeImage | str, old: str | None = None) -> ForgeError:
+def refusal(scene: Scene, image: Source, new: HandmadeImage | str, old: str | None = None) -> ForgeError:
     if isinstance(new, HandmadeImage):
         scene.base("h.io/new:1", new)
         new = "docker://h.io/new:1"
@@ -411,13 +515,16 @@ def refusal(scene: Scene, image: MemorySource, new: HandmadeImage | str, old: st
 class TestTheOldBase:
     def test_images_that_do_not_tell(self, scene: Scene) -> None:
         old = scene.base("h.io/old:1", tiny())
-        for key in (BASE_NAME, BASE_DIGEST):
+        hint = "name the image that it was built on with `--old-base LOCATION`"
+        unnamed = ": bases that are in no registry have no name"
+        for key, what, more in (
+            (BASE_NAME, f"it stands on `{old.digest}`, and does not say where that is", unnamed),
+            (BASE_DIGEST, "it does not say what it stands on", ""),
+        ):
             source = build(old, notes={key: None})
             error = refusal(scene, source, NEWER)
-            assert error.message == (
-                f"image `{source.top.digest}`: it does not say what it stands on: there is no annotation `{key}`"
-            )
-            assert error.hint == "name the image that it was built on with `--old-base LOCATION`"
+            assert error.message == f"image `{source.top.digest}`: {what}: there is no annotation `{key}`"
+            assert error.hint == hint + more
             rebased = scene.rebase(source, "docker://h.io/old:1", "docker://h.io/old:1")
             assert documents(rebased)[1] == documents(source)[1]
 
@@ -426,6 +533,18 @@ class TestTheOldBase:
         unnamed = {BASE_NAME: None, BASE_DIGEST: None}
         for source in (build(old, notes=unnamed), build(base.scratch(AMD64), titled=False)):
             assert "does not say what it stands on" in refusal(scene, source, NEWER).message
+
+    def test_one_that_is_not_where_it_was(self, scene: Scene) -> None:
+        """What to do is told, but not of a base that `--old-base` itself names."""
+        source = build(scene.base("h.io/old:1", tiny()))
+        shutil.rmtree(scene.bases["h.io/old:1"])
+        error = refusal(scene, source, NEWER)
+        assert error.message.startswith(
+            f"image `{source.top.digest}`: the base image in its annotations: reading `oci:{scene.directory}/"
+        )
+        assert error.hint is not None
+        assert error.hint.endswith("name that with `--old-base LOCATION`, or a registry that has it with `--mirror`")
+        assert "--old-base" not in str(refusal(scene, source, NEWER, "docker://h.io/old:1").hint)
 
     def test_another_than_the_one_below(self, scene: Scene) -> None:
         source = build(scene.base("h.io/old:1", tiny()))
@@ -437,6 +556,53 @@ class TestTheOldBase:
                 f"image `{source.top.digest}`: it does not stand on `docker://h.io/{name}:1`, "
                 "whose layers are not its lowest"
             )
+
+    @pytest.mark.parametrize("wrong", ["scratch", "itself", "its lower half", "scratch, below a base of ours"])
+    def test_one_that_leaves_out_or_takes_some_of_our_layers(self, scene: Scene, wrong: str) -> None:
+        """All of them are the image's lowest."""
+        old = scene.base("h.io/old:1", tiny())
+        environment: list[Entry] = [*above("x/conda-meta"), regular("x/conda-meta/history")]
+        ours = build(base.scratch(AMD64), {"environment": environment})
+        source = build(old)
+        location = "scratch"
+        if wrong == "itself":
+            scene.opened_as["docker://h.io/app:1"] = source
+            location = "docker://h.io/app:1"
+        elif wrong == "its lower half":
+            scene.opened_as["docker://h.io/app:1"] = build(old, dict(list(own_layers().items())[:2]))
+            location = "docker://h.io/app:1"
+        elif wrong != "scratch":
+            scene.opened_as["docker://h.io/ours:1"] = ours
+            source = build(scene.open("docker://h.io/ours:1", AMD64))
+        error = refusal(scene, source, NEWER, location)
+        assert error.message == (
+            f"image `{source.top.digest}`: it does not stand on `{location}`:"
+            " its own layers do not begin above the layers of that"
+        )
+        assert error.hint is not None and error.hint.startswith("name the image that it was built on with `--old-base")
+
+    def test_one_of_ours(self, scene: Scene) -> None:
+        """Its layers have titles, too."""
+        environment: list[Entry] = [*above("x/conda-meta"), regular("x/conda-meta/history")]
+        scene.opened_as["docker://h.io/ours:1"] = build(base.scratch(AMD64), {"environment": environment})
+        source = build(scene.open("docker://h.io/ours:1", AMD64), changes=replace(CHANGES, entrypoint=()))
+        scene.base("h.io/new:1", NEWER)
+        rebased = scene.rebase(source, "docker://h.io/new:1", "docker://h.io/ours:1")
+        assert len(documents(rebased)[0].layers) == 2 + 3
+
+    def test_a_contradiction_in_an_image_of_others(self, scene: Scene) -> None:
+        old = scene.base("h.io/old:1", tiny())
+        other = scene.base("h.io/copy:1", tiny(User="9"))
+        scene.base("h.io/new:1", NEWER)
+        source = build(old, titled=False)
+        scene.rebase(source, "docker://h.io/new:1", "docker://h.io/old:1")
+        assert not any("annotations" in warning for warning in scene.warnings)
+        scene.rebase(source, "docker://h.io/new:1", "docker://h.io/copy:1")
+        assert other.digest != old.digest
+        assert any(
+            warning.endswith(f"say that it stands on `{old.digest}`, and not on `docker://h.io/copy:1`")
+            for warning in scene.warnings
+        )
 
     def test_annotations_that_name_nothing(self, scene: Scene) -> None:
         old = scene.base("h.io/old:1", tiny())
@@ -572,6 +738,7 @@ class TestPaths:
         lines = [line.removeprefix("base image `h.io/new:1`: ") for line in error.message.splitlines()]
         assert sorted(lines) == [
             "`/bin`: a directory would replace the symlink that is there",
+            "`/etc/os-release`: a layer of the image replaces it, and the old base image has none",
             "`/etc/passwd/x`: there is a file at `/etc/passwd`",
             "`/home`: there is a directory",
             "`/lib/tool`: there is a symbolic link on the way: it is `/usr/lib/tool` there",
@@ -584,9 +751,54 @@ class TestPaths:
         scene.base("h.io/new:1", NEWER)
         source = build(old, {"files": [regular(name) for name in names]}, titled=False)
         scene.rebase(source, "docker://h.io/new:1")
-        (warning,) = scene.warnings
+        warning = scene.warnings[-1]
         assert warning.startswith("base image `h.io/new:1`: layers of the image replace files that it has: ")
         assert warning.endswith(": `/etc/group`, `/etc/os-release`, `/etc/passwd`, 1 more")
+
+    @pytest.mark.parametrize(
+        ("path", "hidden"),
+        [
+            ("etc/.wh.passwd", ["etc/passwd"]),
+            ("usr/.wh.lib", ["usr/lib"]),
+            ("usr/bin/.wh..wh..opq", ["usr/bin/env", "usr/bin/sh"]),
+            (".wh.home", ["home"]),
+        ],
+    )
+    def test_another_image_that_hides_some(self, scene: Scene, path: str, hidden: list[str]) -> None:
+        """What the image hid of its old base, it means to; other paths of the new one it does not know."""
+        scene.base("h.io/same:1", tiny())
+        scene.rebase(self.foreign(scene, tiny(), path), "docker://h.io/same:1", "docker://h.io/old:1")
+        shown = ", ".join(f"`/{name}`" for name in hidden)
+        assert [warning for warning in scene.warnings if "hide" in warning] == [
+            f"base image `h.io/same:1`: layers of the image hide paths that it has: {shown}"
+        ]
+        bare = dataclasses.replace(tiny(), layers=(tar_of({"x": b""}),), history=None)
+        error = refusal(scene, self.foreign(scene, bare, path), tiny(), "docker://h.io/old:1")
+        lines = [line for line in error.message.splitlines() if "hides" in line]
+        assert lines == [
+            f"base image `h.io/new:1`: `/{name}`: a layer of the image hides it, and the old base image has none"
+            for name in hidden
+        ]
+
+    def test_another_image_that_replaces_what_its_old_base_has_not(self, scene: Scene) -> None:
+        source = build(scene.base("h.io/old:1", tiny()), {"files": [regular("etc/more")]}, titled=False)
+        error = refusal(scene, source, tiny(extra={"etc/more": b"more"}))
+        assert error.message == (
+            "base image `h.io/new:1`: `/etc/more`: a layer of the image replaces it, and the old base image has none"
+        )
+
+    def test_another_image_that_hides_nothing(self, scene: Scene) -> None:
+        source = self.foreign(scene, tiny(), "opt/own/.wh..wh..opq", "opt/.wh.gone", "etc/.wh..wh.plnk")
+        scene.base("h.io/new:1", tiny(extra={"etc/new": b""}))
+        scene.rebase(source, "docker://h.io/new:1", "docker://h.io/old:1")
+        assert scene.warnings == []
+
+    def foreign(self, scene: Scene, old: HandmadeImage, *paths: str) -> Source:
+        """An image on `old`, which is kept, with empty files that may be whiteouts."""
+        scene.base("h.io/old:1", old)
+        image = dataclasses.replace(old, layers=(*old.layers, tar_of(dict.fromkeys(paths, b""))), history=None)
+        write_layout(image, scene.directory / "foreign")
+        return transports.source(f"oci:{scene.directory / 'foreign'}")
 
     def test_many_reasons(self, scene: Scene) -> None:
         old = scene.base("h.io/old:1", tiny())

@@ -6,11 +6,11 @@ store.
 
 from __future__ import annotations
 
-from ociforge.bundle.check import verify
+from ociforge.bundle.check import structure, verify
 from ociforge.bundle.collect import Bundle, collect
 from ociforge.bundle.manifest import BundleManifest
 from ociforge.bundle.source import Offer, open_bundle, read_bundle
-from ociforge.bundle.take import Taken, is_there, is_whole, take
+from ociforge.bundle.take import Taken, take
 from ociforge.bundle.write import NAME, Written, write
 
 __all__ = [
@@ -21,10 +21,9 @@ __all__ = [
     "Taken",
     "Written",
     "collect",
-    "is_there",
-    "is_whole",
     "open_bundle",
     "read_bundle",
+    "structure",
     "take",
     "verify",
     "write",

@@ -11,8 +11,18 @@ from msgspec.structs import replace
 
 from layers.digest import Digest
 from layers.entry import Bytes, FileContent
+from ociforge.bundle.credentials import refuse_credentials
 from ociforge.bundle.documents import pinned, read_documents
-from ociforge.bundle.manifest import BUILT_BY, BUILT_FROM, SOURCE, SUBDIRECTORY, BundledImage, BundleManifest, Item
+from ociforge.bundle.manifest import (
+    BUILT_BY,
+    BUILT_FROM,
+    SOURCE,
+    SUBDIRECTORY,
+    BundledImage,
+    BundleManifest,
+    Item,
+    unnamed,
+)
 from ociforge.conda.fetch import fetch
 from ociforge.conda.url import without_credentials
 from ociforge.errors import BaseImageError, LockError, StoreError
@@ -63,13 +73,14 @@ def collect(
 ) -> Bundle:
     """Bring everything that `images` need into the store, and list it.
 
-    `needed` is what they need, `bases` has each base image of it that is not a file (`rootfs:`). Raises LockError for
-    a base image without a pin, besides the errors of fetching and building.
+    `needed` is what they need, `bases` has each base image of it that is not a file (`rootfs:`). Raises WorkspaceError
+    for a document with a credential, before anything is fetched, and LockError for a base image without a pin, besides
+    the errors of fetching and building.
     """
     pins = Pins.read(workspace.root / FILE_NAME)
     listed: list[Descriptor] = []
     pieces = [
-        *_documents(workspace),
+        *_documents(workspace, means),
         *_conda(needed, means),
         *_wheels(needed, means),
         *_built(needed, means),
@@ -98,19 +109,23 @@ def _image(wanted: Wanted) -> BundledImage:
     )
 
 
-def _documents(workspace: Workspace) -> Iterator[_Piece]:
+def _documents(workspace: Workspace, means: Means) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    texts: dict[str, bytes] = {}
     for role, path in (
         ("manifest", workspace.manifest.path),
         ("lock", workspace.lock_path),
         ("pins", workspace.root / FILE_NAME),
     ):
         try:
-            data = path.read_bytes()
+            data = texts[path.name] = path.read_bytes()
         except FileNotFoundError:
             if role != "pins":
                 raise
             continue
-        yield Item(role=role, name=path.name, digest=Digest.of(data), size=len(data)), Bytes(data)
+        pieces.append((Item(role=role, name=path.name, digest=Digest.of(data), size=len(data)), Bytes(data)))
+    refuse_credentials(texts, means.notify)
+    return pieces
 
 
 def _conda(needed: Needs, means: Means) -> Iterator[_Piece]:
@@ -198,7 +213,8 @@ def _rootfs(root: Path, base: str, platform: Platform, pins: Pins) -> _Piece:
     except OSError as error:
         raise BaseImageError(f"base image `{base}`: {error.strerror}") from error
     _require_pin(base, platform, digest, pins)
-    item = Item(role="base-rootfs", name=f"base/{path.name}", digest=digest, size=size)
+    name = path.name if path.name.isprintable() else f"{digest.hex[:12]}.tar"
+    item = Item(role="base-rootfs", name=f"base/{name}", digest=digest, size=size)
     return item, FileContent(path.resolve())
 
 
@@ -225,7 +241,7 @@ def _base(base: Base, name: str, platform: Platform, pins: Pins, means: Means) -
         )
         for descriptor, role in descriptors
     ]
-    called = {REF_NAME: base.name or f"base-{base.digest.hex[:12]}"}
+    called = {REF_NAME: base.name or unnamed(base.digest)}
     return pieces, replace(found.manifest, platform=platform, annotations=called)
 
 

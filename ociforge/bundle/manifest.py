@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct, field
 
 from layers.digest import Digest
-from ociforge.errors import ImageError, PackageError, TransportError
+from ociforge.errors import BuildError, ImageError, PackageError, TransportError
 from ociforge.oci.descriptor import Descriptor, canonical_json, parse_json
 from ociforge.oci.document import objects
 from ociforge.oci.envelope import check_size
 from ociforge.oci.image import ImageManifest
+from ociforge.platform import Platform
 from ociforge.pypi.provided import Origin
 from ociforge.pypi.tags import Filename
 
@@ -47,6 +48,8 @@ __all__ = [
     "BundleManifest",
     "BundledImage",
     "Item",
+    "conda_suffix",
+    "unnamed",
 ]
 
 ARTIFACT_TYPE: Final = "application/vnd.ociforge.bundle.v1"
@@ -102,6 +105,8 @@ class Item(Struct, frozen=True, kw_only=True):
         role, name = (descriptor.annotations.get(key) for key in (_ROLE, _TITLE))
         if role not in ROLES or not name:
             raise ImageError(f"{what}: no title, or a role that is not known: `{role}`", "upgrade ociforge")
+        if not name.isprintable() or {"", ".", ".."} & set(name.split("/")):
+            raise ImageError(f"{what}: the title {name[:100]!r} is no relative path")
         item = cls(
             role=role,
             name=name,
@@ -125,7 +130,7 @@ class Item(Struct, frozen=True, kw_only=True):
     @property
     def suffix(self) -> str:
         """`.conda` or `.tar.bz2`, if the name ends so."""
-        return next((suffix for suffix in _CONDA_TYPES if self.filename.endswith(suffix)), "")
+        return conda_suffix(self.name)
 
     @property
     def origin(self) -> Origin:
@@ -160,6 +165,10 @@ class BundledImage(Struct, frozen=True, kw_only=True, order=True):
         names = ("environment", "platform", "locked", "base")
         if not all(isinstance(document.get(name), str) for name in names):
             raise ImageError(f"`{_IMAGES}`: expected {', '.join(f'`{name}`' for name in names)}")
+        try:
+            Platform.parse(document["platform"])
+        except BuildError as error:
+            raise ImageError(f"`{_IMAGES}`: {error.message}", error.hint) from error
         return cls(**{name: document[name] for name in names})
 
     def to_json(self) -> dict[str, Any]:
@@ -202,6 +211,8 @@ class BundleManifest(Struct, frozen=True, kw_only=True):
                     f"`{where}` is no bundle: its `artifactType` is `{manifest.artifact_type}`",
                     "make one with `ociforge bundle create`",
                 )
+            if manifest.config.digest != EMPTY.digest:
+                raise TransportError(f"`{where}` is no bundle: its configuration is not the empty one")
             images = parse_json(manifest.annotations.get(_IMAGES, "").encode(), f"`{_IMAGES}`")
             return cls(
                 items=tuple(Item.parse(layer, f"layers[{i}]") for i, layer in enumerate(manifest.layers)),
@@ -224,6 +235,16 @@ class BundleManifest(Struct, frozen=True, kw_only=True):
 
     def with_role(self, *roles: str) -> tuple[Item, ...]:
         return tuple(item for item in self.items if item.role in roles)
+
+
+def conda_suffix(filename: str) -> str:
+    """`.conda` or `.tar.bz2`, if the name ends so."""
+    return next((suffix for suffix in _CONDA_TYPES if filename.endswith(suffix)), "")
+
+
+def unnamed(base: Digest) -> str:
+    """What a base image that is in no registry is called in a bundle."""
+    return f"base-{base.hex[:12]}"
 
 
 def _renamed(item: Item) -> Item:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,13 +11,15 @@ from layers.errors import DigestError
 from ociforge.bundle.manifest import ARTIFACT_TYPE, EMPTY, BundleManifest
 from ociforge.bundle.write import SINCE
 from ociforge.errors import ForgeError, ImageError, TransportError
-from ociforge.oci.blob import VerifiedReader, read_document
+from ociforge.oci.blob import READ_SIZE, VerifiedReader, read_document
 from ociforge.oci.descriptor import MANIFEST, MANIFEST_TYPES, MAX_MANIFEST_SIZE
 from ociforge.transports.layout import check_layout
 from ociforge.transports.naming import entries_of
-from ociforge.transports.tarball import Tarball
+from ociforge.transports.tarball import Tarball, headers
 
 if TYPE_CHECKING:
+    import tarfile
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BundleFile", "Offer", "open_bundle", "read_bundle"]
 
+_BLOCK = 512  # bytes, of a tar
 _BLOBS = "blobs/sha256/"
 _KNOWN = ("index.json", "manifest.json", "oci-layout")  # what those who copy archives may write
 _AGAIN = "copy the bundle again, or make a new one with `ociforge bundle create`"
@@ -37,7 +39,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     """A bundle that has been opened: its manifest is verified, its files are not yet.
 
     `held` are the blobs that are here, None where only asking for one tells. `strays` are members of the file that
-    belong to nothing in the bundle. `since` names the bundle that has what is not here.
+    belong to nothing in the bundle, `flaws` says what else is wrong with the file. `since` names the bundle that has
+    what is not here. `listed` are the images that `index.json` has besides the bundle.
     """
 
     where: str
@@ -46,7 +49,9 @@ class Offer(Struct, frozen=True, kw_only=True):
     manifest: BundleManifest
     held: frozenset[Digest] | None = None
     strays: tuple[str, ...] = ()
+    flaws: tuple[str, ...] = ()
     since: Digest | None = None
+    listed: tuple[Descriptor, ...] = ()
 
     def has(self, item: Item) -> bool:
         return self.held is None or item.digest in self.held
@@ -65,16 +70,19 @@ class BundleFile:
 
     def __init__(self, path: Path) -> None:
         """Raises TransportError for what cannot be read, or was cut off: then with what is missing, by name."""
+        self._path = path
         self._where = str(path)
         try:
             self._tar = Tarball(path)
         except TransportError as error:
-            raise _cut_off(path) or error from None
+            again = TransportError(error.message, error.hint or _AGAIN)
+            raise (_cut_off(path) if path.is_file() else None) or again from None
         layout, index = self._tar.find("oci-layout"), self._tar.find("index.json")
         if layout is None or index is None:
             raise TransportError(f"`{path}` is no bundle: it has no `oci-layout` and `index.json`", _AGAIN)
         check_layout(self._tar.read(layout, MAX_MANIFEST_SIZE), self._where)
-        self._entry = _entry(self._tar.read(index, MAX_MANIFEST_SIZE), self._where)
+        self._entries = entries_of(self._tar.read(index, MAX_MANIFEST_SIZE), self._where)
+        self._entry = _entry(self._entries, self._where)
 
     def root(self) -> Descriptor:
         return self._entry
@@ -95,6 +103,19 @@ class BundleFile:
             return None if text is None else Digest.parse(text)
         except DigestError as error:
             raise TransportError(f"`{self._where}`: `{SINCE}`: {error}", _AGAIN) from error
+
+    def listed(self) -> tuple[Descriptor, ...]:
+        """What `index.json` has besides the bundle."""
+        return tuple(entry for entry in self._entries if entry is not self._entry)
+
+    def flaws(self) -> tuple[str, ...]:
+        """What is wrong with the tar, though all of its members can be read."""
+        with self._path.open("rb") as stream:
+            try:
+                *_, last = headers(stream.fileno(), self._path)
+            except TransportError:
+                return ()  # a compressed one, whose end its format tells
+            return tuple(_after(stream, _end(last)))
 
     def blobs(self) -> frozenset[Digest]:
         """The digests that members are named by."""
@@ -119,7 +140,9 @@ def open_bundle(path: Path) -> Offer:
         manifest=offer.manifest,
         held=held,
         strays=(*strays, *file.others()),
+        flaws=file.flaws(),
         since=file.since,
+        listed=file.listed(),
     )
 
 
@@ -140,9 +163,8 @@ def read_bundle(source: Source, where: str) -> Offer:
     return Offer(where=where, source=source, root=root, manifest=BundleManifest.parse(data, where))
 
 
-def _entry(index: bytes, where: str) -> Descriptor:
+def _entry(entries: Sequence[Descriptor], where: str) -> Descriptor:
     """The bundle among what `index.json` lists: what says that it is one, else the only one."""
-    entries = entries_of(index, where)
     found = [e for e in entries if e.artifact_type == ARTIFACT_TYPE and e.media_type == MANIFEST] or list(entries)
     if len(found) != 1:
         raise TransportError(f"`{where}` is no bundle: `index.json` lists {len(found)} images", _AGAIN)
@@ -157,11 +179,13 @@ def _digest(name: str) -> Digest | None:
 
 
 def _cut_off(path: Path) -> TransportError | None:
-    """What a file that ends too early has lost; None when that cannot be told."""
+    """What a file that ends too early has lost; None for one that does not, or when that cannot be told."""
+    whole = _whole_members(path)
+    if whole is None:
+        return None
     try:
-        whole = _whole_members(path)
         with path.open("rb") as stream:
-            entry = _entry(_part(stream, whole["index.json"]), str(path))
+            entry = _entry(entries_of(_part(stream, whole["index.json"]), str(path)), str(path))
             manifest = BundleManifest.parse(_part(stream, whole[f"{_BLOBS}{entry.digest.hex}"]), str(path))
     except (OSError, KeyError, ForgeError):
         return None
@@ -171,18 +195,39 @@ def _cut_off(path: Path) -> TransportError | None:
     return TransportError.collect([f"`{path}` was cut off: it lacks the {item}" for item in lost], _AGAIN)
 
 
-def _whole_members(path: Path) -> dict[str, tuple[int, int]]:
-    """Offset and size of the members that are there to their end, by name."""
+def _whole_members(path: Path) -> dict[str, tuple[int, int]] | None:
+    """Offset and size of the members that are there to their end, by name; None when no member passes the file's."""
     found: dict[str, tuple[int, int]] = {}
-    end = path.stat().st_size
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.offset_data + member.size <= end:
+    end, cut = path.stat().st_size, False
+    with path.open("rb") as stream:
+        try:
+            for member in headers(stream.fileno(), path):
+                if member.isreg() and not member.issparse() and _end(member, padded=False) > end:
+                    cut = True
+                else:
                     found[member.name] = member.offset_data, member.size
-    except (tarfile.TarError, ValueError, OverflowError, EOFError):
-        pass  # where it was cut off
-    return found
+        except TransportError:
+            pass  # where it was cut off, or what is wrong with it instead
+    return found if cut else None
+
+
+def _end(member: tarfile.TarInfo, *, padded: bool = True) -> int:
+    """Where the member ends, in bytes from the start of the tar."""
+    size = member.size if member.isreg() else 0
+    return member.offset_data + (-(-size // _BLOCK) * _BLOCK if padded else size)
+
+
+def _after(stream: BinaryIO, end: int) -> Iterator[str]:
+    """What is wrong with what follows the last member: two blocks of zeros, or more."""
+    stream.seek(end)
+    count = 0
+    while chunk := stream.read(READ_SIZE):
+        if chunk.count(0) != len(chunk):
+            yield "there is something else behind its end"
+            return
+        count += len(chunk)
+    if count < 2 * _BLOCK:
+        yield "it was cut off: its end is missing"
 
 
 def _part(stream: BinaryIO, span: tuple[int, int]) -> bytes:

@@ -19,14 +19,12 @@ from ociforge.pypi.provided import Provided
 from ociforge.pypi.requirements import Requirements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from layers.compress import OrderedMap
     from ociforge.bundle.manifest import Item
     from ociforge.bundle.source import Offer
     from ociforge.store import Store
 
-__all__ = ["Taken", "is_there", "is_whole", "take"]
+__all__ = ["Taken", "take"]
 
 _HINT = "copy the bundle again, or make a new one with `ociforge bundle create`"
 _STORE_HINT = "free some space, or let `OCIFORGE_CACHE` name a directory that can be written"
@@ -41,32 +39,15 @@ class Taken(Struct, frozen=True, kw_only=True):
     known_size: int
 
 
-def is_whole(path: Path, item: Item) -> bool:
-    """Whether the store has the file, by reading all of it."""
-    try:
-        with path.open("rb") as stream:
-            return os.fstat(stream.fileno()).st_size == item.size and Digest.of_stream(stream) == item.digest
-    except OSError:
-        return False
-
-
-def is_there(path: Path, item: Item) -> bool:
-    """Whether the store has a file of that name and size: what builds use is verified again."""
-    try:
-        return path.stat().st_size == item.size
-    except OSError:
-        return False
-
-
 def take(
     offer: Offer,
     store: Store,
     *,
-    has: Callable[[Path, Item], bool] = is_whole,
     map_: OrderedMap = map,
     notify: Notify = ignore,
 ) -> Taken:
-    """Put the bundle's files into `store`, but for those that it `has`; files appear there when they are whole.
+    """Put the bundle's files into `store`, but for those that it has and that are whole, which reading them tells;
+    files appear there when they are whole.
 
     Nothing is taken from a bundle that is wrong as far as its documents tell. Raises TransportError with one line for
     each file that is missing, damaged or foreign, and for those that only an older bundle has; StoreError when the
@@ -79,7 +60,7 @@ def take(
 
     def bring(entry: tuple[tuple[Digest, Path], Item]) -> tuple[Item, str, bool]:
         (_, path), item = entry
-        if has(path, item):
+        if _is_whole(path, item):
             return item, "", False
         if not offer.has(item):
             return item, f"the {item} is neither in it nor in the store: it is in `{offer.since}`", False
@@ -98,13 +79,25 @@ def take(
     return Taken(count=len(new), size=sum(new), known=len(known), known_size=sum(known))
 
 
+def _is_whole(path: Path, item: Item) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return os.fstat(stream.fileno()).st_size == item.size and Digest.of_stream(stream) == item.digest
+    except OSError:
+        return False
+
+
 _UNKEPT = frozenset({"manifest", "lock", "pins"})  # the workspace has them
 
 
 def _hint(offer: Offer) -> str:
     if offer.since is None:
         return _HINT
-    return f"first import the bundle that this one builds upon, whose manifest is `{offer.since}`; else {_HINT}"
+    older = f"the bundle that this one builds upon, whose manifest is `{offer.since}`"
+    if offer.since == offer.root.digest:
+        older += ", as this one's is: the whole one of the same lock"
+    which = "`ociforge bundle verify FILE` tells a bundle's manifest, and what it builds upon in turn"
+    return f"first import {older} ({which}); else {_HINT}"
 
 
 def _place(store: Store, item: Item) -> Path:
@@ -125,7 +118,7 @@ def _receive(offer: Offer, item: Item, path: Path, store: Store, notify: Notify)
             store.put(item.descriptor, stream)
     else:
         _copy(offer, item, path)
-    notify(BlobDone(item.digest, item.size, "downloaded"))
+    notify(BlobDone(item.digest, item.size, "imported"))
 
 
 def _copy(offer: Offer, item: Item, path: Path) -> None:

@@ -20,20 +20,27 @@ if TYPE_CHECKING:
     from layers.digest import Digest
     from ociforge.base import Base
     from ociforge.cli.places import Places
+    from ociforge.errors import PlatformError
     from ociforge.oci.descriptor import Descriptor
     from ociforge.platform import Platform
     from ociforge.store import Store
     from ociforge.transports import Location
     from ociforge.transports.base import Source
 
-__all__ = ["Bases", "UnpinnedError", "is_local"]
+__all__ = ["Bases", "UnpinnedError", "is_local", "left_out_warning"]
 
+_LEFT_OUT = "name the platforms in place of `all` to make it an error"
 _UNPINNED = "run `ociforge lock`; what only `--base` names can be pinned by `@sha256:…` in its name"
 
 
 def is_local(base: str) -> bool:
     """Whether a base image lies on this machine, where looking costs nothing and names are no promise."""
     return not base.startswith("docker:")
+
+
+def left_out_warning(platform: Platform, error: PlatformError) -> Warned:
+    """What is told of a platform of `all` that the base image is not there for."""
+    return Warned(f"`{platform}` is left out: {error.message}", _LEFT_OUT)
 
 
 class UnpinnedError(OfflineError):
@@ -51,7 +58,8 @@ class Bases(Struct, dict=True):
     places: Places
     pins: Pins = field(default_factory=Pins)
     strict: bool | None = None
-    _sources: dict[str, Source] = field(default_factory=dict)
+    _sources: dict[Location, Source] = field(default_factory=dict)
+    _roots: dict[Location, Digest | None] = field(default_factory=dict)
     _digests: dict[tuple[str, Platform], Digest] = field(default_factory=dict)
 
     def digest(self, base: str, platform: Platform) -> Digest:
@@ -74,7 +82,7 @@ class Bases(Struct, dict=True):
         if base == "scratch":
             return images.scratch(platform)
         location = None if base.startswith("rootfs:") else self._location(base)
-        self.places.notify(StageStarted(f"reading the base image {base}"))
+        self.places.notify(StageStarted(f"reading the base image {base} for {platform}"))
         if location is None:
             path = self.root / base.removeprefix("rootfs:")
             if (brought := self._brought(base, platform, path, store)) is not None:
@@ -89,15 +97,23 @@ class Bases(Struct, dict=True):
             if pinned is not None and location.reference.digest is None:
                 location = replace(location, reference=replace(location.reference, digest=pinned))
             known = location.reference.digest
+            is_here = True
         else:
             known = self._brought(base, platform, location.path, store)
-        is_here = isinstance(location, RegistryLocation) or known is None
-        source = self.places.source(location) if is_here else Absent(base)
+            is_here = known is None
+        source = self._source(location) if is_here else Absent(_called(base, platform))
         if isinstance(location, RegistryLocation) and self.places.registry.offline:
             source = _unreachable(base, platform, location)
         found = images.load(
-            source, digest=known, platform=platform, store=store, name=name, notify=self.places.notify, map_=map_
+            source,
+            digest=known or self._roots.get(location),  # what the name stood for when it was looked up first
+            platform=platform,
+            store=store,
+            name=name,
+            notify=self.places.notify,
+            map_=map_,
         )
+        self._roots[location] = found.digest
         self._judge(base, platform, found.digest)
         return found
 
@@ -130,23 +146,28 @@ class Bases(Struct, dict=True):
             from ociforge.base.rootfs_file import RootfsFile
 
             return RootfsFile(self.root / base.removeprefix("rootfs:")).digest()
-        source = self._source(base)
+        source = self._source(self._location(base))
         root = source.root()
         _check_platform(base, source, root, platform)
         return root.digest
 
-    def _source(self, base: str) -> Source:
-        if base not in self._sources:
-            self._sources[base] = self.places.source(self._location(base))
-        return self._sources[base]
+    def _source(self, location: Location) -> Source:
+        """One for all platforms: a registry is asked once what a tag stands for."""
+        if location not in self._sources:
+            self._sources[location] = self.places.source(location)
+        return self._sources[location]
 
 
 def _unreachable(base: str, platform: Platform, location: RegistryLocation) -> UnreachableSource:
     """The image where there is no network: the store must have it. Raises OfflineError when nobody can tell which."""
-    what = f"the base image `{base}` for `{platform}`"
+    what = _called(base, platform)
     if location.reference.digest is None:
         raise UnpinnedError(f"{what} is not pinned: without a network nobody can tell which one is meant", _UNPINNED)
     return UnreachableSource(location.reference, what)
+
+
+def _called(base: str, platform: Platform) -> str:
+    return f"the base image `{base}` for `{platform}`"
 
 
 def _check_platform(base: str, source: Source, root: Descriptor, platform: Platform) -> None:

@@ -143,6 +143,7 @@ def _open(
 ) -> dict[tuple[str, Platform], Base]:
     """The base images; `lenient` leaves out platforms that one is not there for, as `build --platform all` does."""
     from layers.compress import Codec
+    from ociforge.cli.bases import left_out_warning
     from ociforge.errors import PlatformError
 
     found = {}
@@ -156,7 +157,7 @@ def _open(
         except PlatformError as error:
             if not lenient:
                 raise
-            console.say(f"`{platform}` is left out: {error.message}")
+            console.notify(left_out_warning(platform, error))
     return found
 
 

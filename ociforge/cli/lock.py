@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -145,6 +146,44 @@ def write_packages(workspace: Workspace, result: LockResult, console: Console) -
     known = workspace.lock_path.exists()
     write_lock(workspace.lock_path, result.text)
     _tell(result, console, known=known)
+    _warn_of_mirrors(workspace, console)
+
+
+def _warn_of_mirrors(workspace: Workspace, console: Console) -> None:
+    """Say so when the lock that was written names a mirror, which builds elsewhere may not have."""
+    from ociforge.cli.network import network
+    from ociforge.events import Warned
+    from ociforge.pypi.location import redacted
+    from ociforge.workspace.lockfile import read
+
+    mirrors = network(os.environ, workspace.settings.mirrors, offline=False).pypi
+    if not mirrors.prefixes:
+        return
+    found: dict[str, set[str]] = {}
+    for url in _locked_urls(read(workspace.lock_path)):
+        mirror = mirrors.host_of(url)
+        if mirror is not None:
+            found.setdefault(mirror, set()).add(redacted(url))
+    for mirror, urls in found.items():
+        console.notify(
+            Warned(
+                f"`{workspace.lock_path.name}` names the host of the mirror `{mirror}`: {len(urls)} of its files are"
+                f" there, such as `{min(urls)}`",
+                "let a mirror for `https://files.pythonhosted.org/` be the place that the mirror's index links to, and"
+                " run `ociforge lock --upgrade --only packages`",
+            )
+        )
+
+
+def _locked_urls(lock: Lock) -> set[str]:
+    """Where the files of indexes are, but for those on the host of an index that the manifest names itself."""
+    found = set()
+    for environment in lock.environments.values():
+        own = {urlsplit(url).netloc for url in (*(environment.indexes or ()), *environment.find_links)}
+        for platform in environment.platforms:
+            urls = (row.location for row in lock.rows(environment.name, platform).pypi)
+            found |= {url for url in urls if url.startswith(("https:", "http:")) and urlsplit(url).netloc not in own}
+    return found
 
 
 def _previous(workspace: Workspace, *, upgrade: bool) -> Lock | None:

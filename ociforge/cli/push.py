@@ -55,6 +55,7 @@ def command(
     The name and digest of every copy go to stdout, one line each.
     """
     console = Console.of(quiet=quiet, verbose=verbose)
+    from ociforge.cli.bundle import increment_is_told
     from ociforge.cli.places import Places
     from ociforge.cli.report import published_json, send
     from ociforge.parallel import ordered_map
@@ -68,7 +69,7 @@ def command(
             check_parent(target.path.absolute(), f"writing `{target}`")
     origin = platforms.select(places.source(parse(source)), platform)
     targets = [places.destination(location, _names(origin, location)) for location in wanted]
-    with ordered_map(workers) as map_:
+    with ordered_map(workers) as map_, increment_is_told(origin):
         copies = [send(origin, target, map_, console) for target in targets]
     console.result(
         [copy.name for copy in copies], {"destinations": [published_json(copy) for copy in copies]}, as_json=as_json

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_OFFLINE = (
+    "where there is a network, make a layout of it by `ociforge push docker://… oci:DIRECTORY`, and name that;"
+    " a base image that the store has is found by its `@sha256:…`"
+)
+
 
 @click.command("rebase")
 @click.argument("image")
@@ -36,7 +41,8 @@ __all__ = ["command"]
 @click.option(
     "--old-base",
     metavar="BASE",
-    help="What IMAGE was built on, where its annotations do not tell, or it is elsewhere.",
+    help="What IMAGE was built on, where its annotations do not tell (as of bases that are in no registry), or where it"
+    " is not there any more.",
 )
 @click.option(
     "-o",
@@ -80,7 +86,8 @@ def command(
 
     Its own layers stay as they are; a registry that has them already is not sent any. What the image had from its old
     base (variables, user, labels, …) comes from the new one. Refused where the old base is not known by its digest,
-    where the new one has an older C library, and where paths of the two clash.
+    where the new one has an older C library, and where paths of the two clash. The next `build` stands on the base of
+    the settings again, and on the pin of that (`ociforge lock --upgrade --only bases`).
 
     \b
     ociforge rebase docker://HOST/TEAM/APP:1 --base docker://debian:12-slim --push HOST/TEAM/APP:1
@@ -93,10 +100,12 @@ def command(
     from ociforge.cli.bases import Bases
     from ociforge.cli.places import Places
     from ociforge.cli.report import published_json, send
+    from ociforge.errors import OfflineError
     from ociforge.oci.reference import Reference
     from ociforge.parallel import ordered_map
     from ociforge.rebase import rebase
     from ociforge.transports import parse
+    from ociforge.transports.location import parse_registry
 
     if not outputs and not pushes:
         raise options.OptionError(
@@ -113,7 +122,7 @@ def command(
     names = [Reference.parse(tag) for tag in tags]
     wanted = [
         *(parse(text) for text in outputs),
-        *(parse(f"docker://{ref.removeprefix('docker://')}") for ref in pushes),
+        *map(parse_registry, pushes),
     ]
     origin = platforms.select(eager.source(parse(image)), platform)
     targets = [places.destination(location, _names(origin, location, names)) for location in wanted]
@@ -122,7 +131,10 @@ def command(
     with ordered_map(workers) as map_:
         # Only a `rootfs:` base is compressed anew.
         opened = partial(bases.open, store=store, codec=Codec.parse("gzip"), map_=map_)
-        rebased = rebase(origin, base, old=old_base, open_base=opened, store=store, notify=console.notify)
+        try:
+            rebased = rebase(origin, base, old=old_base, open_base=opened, store=store, notify=console.notify)
+        except OfflineError as error:
+            raise OfflineError(error.message, _OFFLINE) from error
         copies = [send(rebased, target, map_, console) for target in targets]
     console.result(
         [copy.name for copy in copies], {"destinations": [published_json(copy) for copy in copies]}, as_json=as_json

@@ -27,6 +27,9 @@ __all__ = ["check_fit"]
 _HINT: Final = "choose another base image, or build the image anew on this one"
 _MOST: Final = 20  # reasons that are told
 _WHITEOUT: Final = ".wh."
+_AUFS: Final = ".wh..wh."  # what begins so is the storage driver's own, but for the next one
+_OPAQUE: Final = ".wh..wh..opq"
+_VERBS: Final = {"replaces": "replace files", "hides": "hide paths"}
 _ROOT: Final = "PIXI_PROJECT_ROOT"  # the variable that says where an image of ours has its application
 _SHELLS: Final = ("bash", "dash", "sh")
 
@@ -35,19 +38,48 @@ def check_fit(own: OwnLayers, config: ImageConfig, old: Base, new: Base, *, glib
     """Raise BaseImageError with all that speaks against `own` layers on `new`; `config` is the one they would have.
 
     `glibc` is the version that the packages ask for; without it, `new` must have the C library of `old`, or a newer
-    one. Where layers that say nothing of themselves replace files, that is a warning: those may be files of `old` that
-    were changed. The paths of `new` are read, those of `old` only to know its C library.
+    one. What layers that say nothing of themselves replace or hide of `new` is refused, unless they did that to `old`,
+    too: then the image means it, and a warning tells. The paths of `new` are read, those of `old` only for these.
     """
     what = "base image" if new.name is None else f"base image `{new.name}`"
     unknown = own.unknown()
-    paths = [*_ours(own, config, new.tree), *_clashes(unknown, new.tree)]
+    meant, unmeant = _touched(unknown, old, new.tree)
+    foreign = (f"`/{path}`: a layer of the image {verb} it, and the old base image has none" for path, verb in unmeant)
+    paths = [*_ours(own, config, new.tree), *_clashes(unknown, new.tree), *foreign]
     problems = [*_libc_problems(what, old, new, glibc), *(f"{what}: {path}" for path in dict.fromkeys(paths))]
     if problems:
         more = [f"… and {len(problems) - _MOST} more"] if len(problems) > _MOST else []
         raise BaseImageError.collect([*problems[:_MOST], *more], _HINT)
-    if replaced := sorted({f"`/{m.path}`" for m in unknown if m.kind != "directory" and new.tree.lookup(m.path)}):
-        more = [f"{len(replaced) - 3} more"] if len(replaced) > 3 else []
-        notify(Warned(f"{what}: layers of the image replace files that it has: {', '.join([*replaced[:3], *more])}"))
+    for verb, tells in _VERBS.items():
+        if found := [f"`/{path}`" for path, done in meant if done == verb]:
+            more = [f"{len(found) - 3} more"] if len(found) > 3 else []
+            notify(Warned(f"{what}: layers of the image {tells} that it has: {', '.join([*found[:3], *more])}"))
+
+
+def _touched(members: Iterable[Member], old: Base, tree: Tree) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The paths of `tree` that `members` replace or hide, each with which of it: those that `old` has, and others."""
+    found = sorted(dict(_effects(members, tree)).items())
+    meant = {path for path, _ in found if old.tree.lookup(path, follow=False) is not None}
+    return [pair for pair in found if pair[0] in meant], [pair for pair in found if pair[0] not in meant]
+
+
+def _effects(members: Iterable[Member], tree: Tree) -> Iterator[tuple[str, str]]:
+    """What of `tree` is not seen any more with `members` above it (image-spec, layer.md)."""
+    opaque: set[str] = set()
+    for member in members:
+        folder, name = posixpath.split(member.path)
+        if name == _OPAQUE:
+            opaque.add(folder)
+        elif name.startswith(_WHITEOUT) and not name.startswith(_AUFS):
+            path = posixpath.join(folder, name.removeprefix(_WHITEOUT))
+            if tree.lookup(path, follow=False) is not None:
+                yield path, "hides"
+        elif member.kind != "directory":
+            node = tree.lookup(member.path, follow=False)
+            if node is not None and node.kind != "directory":
+                yield member.path, "replaces"
+    if opaque:
+        yield from ((path, "hides") for path, _ in tree if posixpath.dirname(path) in opaque)
 
 
 def _libc_problems(what: str, old: Base, new: Base, glibc: str | None) -> Iterator[str]:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from layers.digest import Digest
 from layers.errors import DigestError
 from ociforge.built import Built
-from ociforge.errors import ForgeError, ImageError, ReferenceFormatError
+from ociforge.errors import ForgeError, ImageError, ReferenceFormatError, TransportError
 from ociforge.events import Notify, Warned, ignore
 from ociforge.oci.annotations import BASE_DIGEST, BASE_NAME, FORMAT, GLIBC, LAYER_TITLE
 from ociforge.oci.blob import read_document
@@ -19,6 +19,7 @@ from ociforge.oci.descriptor import INDEX_TYPES
 from ociforge.oci.index import assemble_index
 from ociforge.oci.rebase import rebase_annotations, rebase_config, rebase_image
 from ociforge.oci.reference import Reference
+from ociforge.oci.restated import read_restated
 from ociforge.oci.summary import summarize
 from ociforge.oci.validate import validate, validate_index
 from ociforge.rebase.fit import check_fit
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenBase", "rebase"]
 
+_LOWEST: Final = "environment"  # the title of the lowest layer that is an image's own
 _OLD_BASE: Final = "name the image that it was built on with `--old-base LOCATION`"
+_ELSEWHERE: Final = (
+    "where it is elsewhere, name that with `--old-base LOCATION`, or a registry that has it with `--mirror`"
+)
 
 
 class OpenBase(Protocol):
@@ -134,23 +139,55 @@ class _Rebase(Struct, frozen=True, kw_only=True):
             source=self.source,
             store=self.store,
         )
-        rebased = rebase_config(config, old.config, new.config, ours=FORMAT in manifest.annotations)
+        ours, before = FORMAT in manifest.annotations, read_restated(manifest.annotations)
+        rebased, restated = rebase_config(config, old.config, new.config, ours=ours, restated=before)
+        if not ours and rebased.user != config.user:
+            self.notify(_other_user(what, config, rebased))
         check_fit(own, rebased, old, new, glibc=manifest.annotations.get(GLIBC), notify=self.notify)
-        return self._built(manifest, rebased, new), new
+        return self._built(manifest, rebased, new, restated), new
 
     def _old(self, what: str, manifest: ImageManifest, config: ImageConfig) -> Base:
         """The base that the image stands on: its layers are the image's lowest."""
         location = self.old or _told_base(what, manifest)
-        old = self.open_base(location, config.platform)
+        try:
+            old = self.open_base(location, config.platform)
+        except TransportError as error:
+            if self.old is not None:
+                raise
+            message = f"{what}: the base image in its annotations: {error.message}"
+            raise TransportError(message, "; ".join(filter(None, (error.hint, _ELSEWHERE)))) from error
         if config.diff_ids[: len(old.layers)] != old.config.diff_ids:
             raise ImageError(
                 f"{what}: it does not stand on `{location}`, whose layers are not its lowest",
                 f"{_OLD_BASE}, by its digest where the name has moved on",
             )
+        if self.old is not None:
+            self._check_told(what, manifest, old)
         return old
 
-    def _built(self, manifest: ImageManifest, config: ImageConfig, new: Base) -> Built:
-        notes = rebase_annotations(manifest.annotations, new.name, new.digest)
+    def _check_told(self, what: str, manifest: ImageManifest, old: Base) -> None:
+        """Raise ImageError when what `--old-base` names is not what an image of ours stands on, though its layers are
+        the lowest: as nothing at all, and the image itself. Of others' images, a warning tells of a contradiction.
+        """
+        if FORMAT in manifest.annotations:
+            titles = [layer.annotations.get(LAYER_TITLE) for layer in manifest.layers[len(old.layers) :]]
+            if titles[:1] != [_LOWEST] or titles.count(_LOWEST) > 1:
+                raise ImageError(
+                    f"{what}: it does not stand on `{self.old}`: its own layers do not begin above the layers of that",
+                    f"{_OLD_BASE}, neither more nor less",
+                )
+            return
+        told = manifest.annotations.get(BASE_DIGEST)
+        if told is not None and told != str(old.digest):
+            self.notify(
+                Warned(
+                    f"{what}: its annotations say that it stands on `{told}`, and not on `{self.old}`",
+                    "that is right for another copy of the same base image",
+                )
+            )
+
+    def _built(self, manifest: ImageManifest, config: ImageConfig, new: Base, restated: Iterable[str]) -> Built:
+        notes = rebase_annotations(manifest.annotations, new.name, new.digest, restated)
         image = rebase_image(manifest, config, new.layers, notes)
         validate(image.manifest, image.config, image.descriptor)
         blobs = {layer.digest: self._blob(layer) for layer in image.layers[len(new.layers) :]}
@@ -165,6 +202,15 @@ class _Rebase(Struct, frozen=True, kw_only=True):
         return Blob(descriptor=layer, open=partial(self.source.open, layer), origin=self.source.origin(layer))
 
 
+def _other_user(what: str, before: ImageConfig, after: ImageConfig) -> Warned:
+    """Others' images do not tell whether they set the user that their base has, too."""
+    return Warned(
+        f"{what}: its containers run as `{after.user or 'root'}`, which the new base says, no longer as"
+        f" `{before.user or 'root'}`, which the old one said",
+        "where the image itself is to say so, build it anew, or name the user where it is run",
+    )
+
+
 def _told_base(what: str, manifest: ImageManifest) -> str:
     """Where the base is that the annotations of an image tell, with its digest."""
     name, digest = (manifest.annotations.get(key) for key in (BASE_NAME, BASE_DIGEST))
@@ -176,5 +222,10 @@ def _told_base(what: str, manifest: ImageManifest) -> str:
     titled = all(LAYER_TITLE in layer.annotations for layer in manifest.layers)
     if name is digest is None and FORMAT in manifest.annotations and titled:
         return "scratch"  # there is nothing below our layers
-    missing = f"`{BASE_NAME}`" if name is None else f"`{BASE_DIGEST}`"
-    raise ImageError(f"{what}: it does not say what it stands on: there is no annotation {missing}", _OLD_BASE)
+    missing = f"there is no annotation `{BASE_NAME if name is None else BASE_DIGEST}`"
+    if name is None and digest is not None:
+        raise ImageError(
+            f"{what}: it stands on `{digest}`, and does not say where that is: {missing}",
+            f"{_OLD_BASE}: bases that are in no registry have no name",
+        )
+    raise ImageError(f"{what}: it does not say what it stands on: {missing}", _OLD_BASE)

@@ -137,7 +137,10 @@ def test_a_file_that_was_cut_off_between_two(made: Made, tmp_path: Path) -> None
         last = [*tar][-1]
     (tmp_path / "spoilt").write_bytes(made.path.read_bytes()[: last.offset])
     (item,) = [item for item in open_bundle(made.path).manifest.items if blob(item.digest) == last.name]
-    assert verify(open_bundle(tmp_path / "spoilt")) == (f"the {item} is missing",)
+    assert verify(open_bundle(tmp_path / "spoilt")) == (
+        "it was cut off: its end is missing",
+        f"the {item} is missing",
+    )
 
 
 def test_a_file_that_lost_its_beginning(made: Made, tmp_path: Path) -> None:
@@ -197,6 +200,103 @@ def test_a_base_image_without_one_of_its_layers(made: Made, tmp_path: Path) -> N
 
     lines = findings(made, tmp_path, lambda files: changed(files, without))
     assert f"the base image `oci:../base` for `linux/amd64`: the blob `{layer}` is missing" in lines
+
+
+def test_the_title_of_the_lock_is_no_path(made: Made, tmp_path: Path) -> None:
+    """As long as no file system bears it."""
+
+    def retitled(document: dict[str, Any]) -> None:
+        (lock,) = [x for x in document["layers"] if x["annotations"]["dev.ociforge.bundle.role"] == "lock"]
+        lock["annotations"]["org.opencontainers.image.title"] = "x" * 300
+
+    assert findings(made, tmp_path, lambda files: changed(files, retitled)) == ()
+
+
+def test_a_conda_archive_by_another_suffix(made: Made, tmp_path: Path) -> None:
+    """Builds look for it by the lock's."""
+    name = LIBA.replace(".tar.bz2", ".conda")
+
+    def renamed(document: dict[str, Any]) -> None:
+        for layer in document["layers"]:
+            if layer["annotations"]["org.opencontainers.image.title"] == LIBA:
+                layer["annotations"]["org.opencontainers.image.title"] = name
+
+    assert findings(made, tmp_path, lambda files: changed(files, renamed)) == (
+        "the conda archive `liba-1.0-0.tar.bz2`, which the lock has for `default` on `linux/amd64`, is missing",
+        f"the conda archive `{name}` {FOREIGN}",
+    )
+
+
+def test_the_empty_configuration(made: Made, tmp_path: Path) -> None:
+    place = blob(Digest.of(b"{}"))
+    for change in (b"{ ", None):
+        (line,) = findings(
+            made,
+            tmp_path,
+            lambda files, change=change: {  # type: ignore[misc]
+                name: data if name != place else change for name, data in files.items() if name != place or change
+            },
+        )
+        assert line.startswith("the empty configuration is damaged: ")
+
+
+@pytest.mark.parametrize("key", ["digest", "size", "name"])
+def test_a_base_image_that_index_json_has_wrongly(made: Made, tmp_path: Path, key: str) -> None:
+    def wrong(files: dict[str, bytes]) -> dict[str, bytes]:
+        index = json.loads(files["index.json"])
+        entry = index["manifests"][1]
+        if key == "name":
+            entry["annotations"]["org.opencontainers.image.ref.name"] += "x"
+        else:
+            entry[key] = {"digest": str(Digest.of(b"another")), "size": entry["size"] + 1}[key]
+        return files | {"index.json": json.dumps(index).encode()}
+
+    (line,) = findings(made, tmp_path, wrong)
+    assert line.startswith("`index.json` is damaged: no base image of the bundle is `sha256:")
+
+
+@pytest.mark.parametrize("more", [b"x", b"\0" * 512 + b"x", "itself"])
+def test_something_behind_the_end(made: Made, tmp_path: Path, more: bytes | str) -> None:
+    data = made.path.read_bytes()
+    (tmp_path / "spoilt").write_bytes(data + (data if isinstance(more, str) else more))
+    assert verify(open_bundle(tmp_path / "spoilt")) == ("there is something else behind its end",)
+    (tmp_path / "padded").write_bytes(data + b"\0" * 9 * 512)  # as tapes have it
+    assert verify(open_bundle(tmp_path / "padded")) == ()
+
+
+@pytest.mark.parametrize(
+    ("member", "why"),
+    [
+        ({"name": "index.json"}, "there twice"),
+        ({"name": "../../x"}, "not a path inside of the archive"),
+        ({"name": "/etc/passwd"}, "not a path inside of the archive"),
+        ({"name": "x", "type": tarfile.FIFOTYPE}, "not a whole regular file"),
+        ({"name": "x", "type": tarfile.CHRTYPE}, "not a whole regular file"),
+    ],
+)
+def test_a_tar_that_is_not_trusted_was_not_cut_off(
+    made: Made, tmp_path: Path, member: dict[str, Any], why: str
+) -> None:
+    spoilt = tmp_path / "spoilt"
+    spoilt.write_bytes(made.path.read_bytes())
+    with tarfile.open(spoilt, "a:") as tar:
+        added = tarfile.TarInfo()
+        for key, value in member.items():
+            setattr(added, key, value)
+        tar.addfile(added)
+    with pytest.raises(TransportError) as caught:
+        open_bundle(spoilt)
+    assert caught.value.message.endswith(f": {why}")
+    assert caught.value.hint == "copy the bundle again, or make a new one with `ociforge bundle create`"
+
+
+def test_a_header_that_announces_more_than_memory_holds(made: Made, tmp_path: Path) -> None:
+    spoilt = tmp_path / "spoilt"
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    spoilt.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + made.path.read_bytes())
+    with pytest.raises(TransportError, match="not a whole tar archive: a header of"):
+        open_bundle(spoilt)
 
 
 def test_what_is_no_bundle(made: Made, tmp_path: Path) -> None:

@@ -59,9 +59,9 @@ def index(path: Path) -> list[dict[str, Any]]:
 
 
 def test_an_index_for_two_platforms(tmp_path: Path) -> None:
-    digest = write_layout([tiny_image(), tiny_image(architecture="arm64")], tmp_path / "base")
-    text = f"docker://example.com/base@{digest}"
-    made = bundle(tmp_path, text, Pins())
+    digest = Digest.parse(write_layout([tiny_image(), tiny_image(architecture="arm64")], tmp_path / "base"))
+    text = "docker://example.com/base:1"
+    made = bundle(tmp_path, text, Pins(digests={Use.of(text, platform): digest for platform in PLATFORMS}))
     write(tmp_path / "a.bundle", made)
     assert verify(open_bundle(tmp_path / "a.bundle")) == ()
     assert [str(image) for image in made.manifest.images] == [

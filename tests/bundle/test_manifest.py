@@ -101,7 +101,28 @@ def test_a_built_wheel_says_what_of() -> None:
         BundleManifest.parse(BundleManifest.of([wheel], []).to_bytes(), "here")
 
 
-def test_a_name_that_leads_elsewhere_is_no_wheel() -> None:
-    wheel = Item(role="wheel", name="wheels/..", digest=TWO, size=4)
+def test_a_wheel_has_the_name_of_one() -> None:
+    wheel = Item(role="wheel", name="wheels/nothing", digest=TWO, size=4)
     with pytest.raises(TransportError, match="is no name of a wheel"):
         BundleManifest.parse(BundleManifest.of([wheel], []).to_bytes(), "here")
+
+
+@pytest.mark.parametrize("name", ["..", "a/../b", "/pixi.lock", "x/", "a\0b", "a\nb", "\x1b[2J"])
+def test_a_title_is_a_relative_path(name: str) -> None:
+    """Clients of registries write files by these names, and messages show them."""
+    item = Item(role="lock", name=name, digest=TWO, size=4)
+    with pytest.raises(TransportError, match=r"`here` is no bundle: .* is no relative path"):
+        BundleManifest.parse(BundleManifest.of([item], []).to_bytes(), "here")
+
+
+def test_a_platform_that_is_none() -> None:
+    image = BundledImage(environment="default", platform="bogus", locked="linux-64", base="scratch")
+    with pytest.raises(TransportError, match=r"`here` is no bundle: `dev.ociforge.bundle.images`: unknown platform"):
+        BundleManifest.parse(BundleManifest.of([], [image]).to_bytes(), "here")
+
+
+def test_another_configuration() -> None:
+    document = json.loads(BundleManifest.of([], []).to_bytes())
+    document["config"]["digest"] = str(TWO)
+    with pytest.raises(TransportError, match="`here` is no bundle: its configuration is not the empty one"):
+        BundleManifest.parse(json.dumps(document).encode(), "here")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ociforge.bundle import is_there, open_bundle, take
+from ociforge.bundle import open_bundle, take
 from ociforge.errors import TransportError
+from ociforge.events import BlobDone
 from ociforge.store import Store
 from tests.bundle.making import Bench, named, rewrite
 from tests.bundle.test_check import LIBA, blob, flipped, swapped
@@ -17,6 +19,7 @@ from tests.support.tiny import tiny_packages
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ociforge.events import Event
     from tests.bundle.conftest import Made
 
 
@@ -48,6 +51,14 @@ def test_everything_is_where_builds_look(made: Made, store: Store) -> None:
     assert taken.size == sum(map(len, contents(store).values()))
 
 
+def test_each_file_is_told_of(made: Made, store: Store) -> None:
+    events: list[Event] = []
+    taken = take(open_bundle(made.path), store, notify=events.append)
+    done = [event for event in events if isinstance(event, BlobDone)]
+    assert {event.outcome for event in done} == {"imported"}
+    assert len(done) == taken.count
+
+
 def test_what_is_there_is_not_written_again(made: Made, store: Store) -> None:
     first = take(open_bundle(made.path), store)
     again = take(open_bundle(made.path), store)
@@ -61,7 +72,6 @@ def test_what_was_damaged_is_put_right(made: Made, store: Store, name: str) -> N
     digest = next(digest for title, digest in named(made.path).items() if title.startswith(name))
     [path] = store.root.rglob(f"{digest.hex}*")
     path.write_bytes(flipped(path.read_bytes()))
-    assert take(open_bundle(made.path), store, has=is_there).count == 0
     assert take(open_bundle(made.path), store).count == 1
     assert contents(store) == before
 
@@ -97,6 +107,25 @@ def test_nothing_is_taken_of_what_contradicts_itself(made: Made, store: Store, t
     ):
         assert refusal(rewrite(made.path, tmp_path / str(number), change), store) != []
         assert not store.root.exists() or contents(store) == {}
+
+
+def test_an_increment_of_the_same_lock(made: Made, store: Store, tmp_path: Path) -> None:
+    """Its manifest is that of the whole bundle, which the hint has to tell apart."""
+    made.bench.write(tmp_path / "new.bundle", since=made.path)
+    with pytest.raises(TransportError) as caught:
+        take(open_bundle(tmp_path / "new.bundle"), store)
+    assert caught.value.hint is not None
+    assert (
+        ", as this one's is: the whole one of the same lock (`ociforge bundle verify FILE` tells" in caught.value.hint
+    )
+
+
+def test_an_increment_that_was_cut_off_between_two(made: Made, store: Store, tmp_path: Path) -> None:
+    made.bench.write(tmp_path / "new.bundle", since=made.path)
+    with tarfile.open(tmp_path / "new.bundle", "r:") as tar:
+        last = [*tar][-1]
+    (tmp_path / "spoilt").write_bytes((tmp_path / "new.bundle").read_bytes()[: last.offset])
+    assert "it was cut off: its end is missing" in refusal(tmp_path / "spoilt", store)
 
 
 def test_an_increment_needs_what_it_builds_upon(tmp_path: Path, store: Store) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["End", "Job", "running_jobs"]
 
 _ROOT = Path(__file__).parents[2]
-_FILES = frozenset({"os.mkdir", "os.remove", "os.rename", "shutil.rmtree"})
+_FILES = frozenset({"os.link", "os.mkdir", "os.remove", "os.rename", "shutil.rmtree"})
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -110,7 +110,7 @@ def _become(directory: Path, job: dict[str, Any]) -> NoReturn:
 
     def strike(event: str, arguments: tuple[Any, ...]) -> None:
         if _is_moment(event, arguments):
-            os.write(log, f"{event} {arguments[0]}\n".encode())
+            os.write(log, f"{event} {arguments[event == 'os.link']}\n".encode())  # a link is known by its new name
             if next(count) == job["moment"]:
                 os.kill(os.getpid(), job["signal"])
 

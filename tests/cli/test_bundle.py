@@ -15,7 +15,7 @@ import pytest
 from oras.client import OrasClient
 
 from ociforge.bundle import open_bundle
-from tests.bundle.making import named
+from tests.bundle.making import named, rewrite
 from tests.cli.moments import End, Job, running_jobs
 from tests.cli.program import Forge, ociforge
 from tests.pypi.projects import git, project, sdist
@@ -117,6 +117,21 @@ def test_verify(forge: Forge, file: Path, tmp_path: Path) -> None:
     assert done.hint == "copy the bundle again, or make a new one with `ociforge bundle create`"
 
 
+def test_verify_tells_only_of_what_it_read(forge: Forge, pinned: Tiny, file: Path, tmp_path: Path) -> None:
+    done = forge("bundle", "create", pinned.root, "-o", tmp_path / "b.bundle", "--since", file)
+    assert done.code == 0, done.err
+    plain = forge("bundle", "verify", tmp_path / "b.bundle")
+    said = json.loads(forge("bundle", "verify", tmp_path / "b.bundle", "--json").out)
+    whole = json.loads(forge("bundle", "verify", file, "--json").out)
+    assert whole["elsewhere"] == {"count": 0, "size": 0}
+    left = said["elsewhere"]
+    assert (said["count"] + left["count"], said["size"] + left["size"]) == (whole["count"], whole["size"])
+    assert left["count"] > 0 < said["count"]
+    first, second = plain.err.splitlines()
+    assert first.startswith(f"{said['count']} files (")
+    assert second.startswith(f"{left['count']} more were not looked at: they are in the bundle `{digest_of(file)}`")
+
+
 def test_import(forge: Forge, file: Path) -> None:
     first = json.loads(forge("bundle", "import", file, "--json").out)
     again = json.loads(forge("bundle", "import", file, "--json").out)
@@ -146,6 +161,30 @@ def test_the_image_is_that_of_the_connected_build(pinned: Tiny, file: Path, tmp_
             path.with_name(f"{path.name}-hidden").rename(path)
     assert done.code == 0, done.err
     assert done.out == f"oci-archive:a.tar@{connected.out}"
+
+
+@pytest.mark.parametrize("what", ["conda", "base-document", "base-layer"])
+def test_what_the_store_has_damaged_comes_from_the_bundle(
+    forge: Forge, pinned: Tiny, file: Path, tmp_path: Path, what: str
+) -> None:
+    """Of its size, so that only reading it tells."""
+    connected = forge("build", pinned.root)
+    there = Forge(cache=tmp_path / "there", capture=forge.capture, monkeypatch=forge.monkeypatch)
+    assert there("bundle", "import", file).code == 0
+    for item in open_bundle(file).manifest.with_role(what):
+        [path] = there.cache.rglob(f"{item.digest.hex}*")
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    hidden = (pinned.root.with_name("base"), pinned.channel.path)
+    for path in hidden:
+        path.rename(path.with_name(f"{path.name}-hidden"))
+    try:
+        done = there("build", pinned.root, "--locked", "--bundle", file)
+    finally:
+        for path in hidden:
+            path.with_name(f"{path.name}-hidden").rename(path)
+    assert (done.code, done.out) == (0, connected.out), done.err
 
 
 def test_a_root_file_system_comes_from_the_bundle(forge: Forge, tmp_path: Path) -> None:
@@ -220,6 +259,19 @@ def test_everything_of_pypi_comes_from_the_bundle(mixed: Mixed, tmp_path: Path) 
     assert (done.code, done.out.strip()) == (0, mixed.digest), done.err
 
 
+def test_a_bundle_is_made_again_without_a_network(mixed: Mixed, tmp_path: Path) -> None:
+    """Of what another one brought, the requirements of builds included."""
+    assert ociforge("bundle", "import", mixed.bundle, home=tmp_path).code == 0
+    done = ociforge(
+        *("bundle", "create", mixed.root, "--frozen", "--offline", "-o", "again.bundle"),
+        home=tmp_path,
+        prefix=alone(),
+        variables=_PIP,
+    )
+    assert done.code == 0, done.err
+    assert (tmp_path / "again.bundle").read_bytes() == mixed.bundle.read_bytes()
+
+
 def test_wheels_say_where_they_come_from(mixed: Mixed, forge: Forge) -> None:
     items = {item.name: item for item in open_bundle(mixed.bundle).manifest.items}
     wheels = {name: item for name, item in items.items() if name.endswith(".whl")}
@@ -284,6 +336,56 @@ def test_by_ociforge(forge: Forge, file: Path, registry: Registry, tmp_path: Pat
     assert "manifest.json" not in listing.stdout.splitlines()  # `docker load` would take it for an image
 
 
+def test_what_a_registry_has_is_left_out(
+    forge: Forge, pinned: Tiny, file: Path, registry: Registry, tmp_path: Path
+) -> None:
+    place = f"docker://{registry.host}/since:1"
+    assert forge("push", f"oci-archive:{file}:bundle", place).code == 0
+    done = forge("bundle", "create", pinned.root, "-o", tmp_path / "b.bundle", "--since", place)
+    assert done.code == 0, done.err
+    assert forge("bundle", "create", pinned.root, "-o", tmp_path / "c.bundle", "--since", file).code == 0
+    assert (tmp_path / "b.bundle").read_bytes() == (tmp_path / "c.bundle").read_bytes()
+
+
+def test_an_increment_is_pushed_behind_what_it_builds_upon(
+    forge: Forge, pinned: Tiny, file: Path, registry: Registry, tmp_path: Path
+) -> None:
+    assert forge("bundle", "create", pinned.root, "-o", tmp_path / "b.bundle", "--since", file).code == 0
+    push = ("push", f"oci-archive:{tmp_path}/b.bundle:bundle", f"docker://{registry.host}/behind:1")
+    done = forge(*push)
+    assert done.message.endswith(f": this is a bundle that builds upon `{digest_of(file)}`")
+    assert done.hint == "push that one to the same repository first, or make a whole one, without `--since`"
+    assert forge("push", f"oci-archive:{file}:bundle", f"docker://{registry.host}/behind:0").code == 0
+    assert forge(*push).code == 0
+
+
+@pytest.mark.parametrize("way", ["layout", "import"])
+def test_an_image_of_a_bundle_gets_into_a_registry(
+    forge: Forge, pinned: Tiny, file: Path, registry: Registry, tmp_path: Path, way: str
+) -> None:
+    """Both ways that the hint tells; the channel is not where the lock says."""
+    place = f"docker://{registry.host}/{way}:1"
+    done = forge("build", pinned.root, "--bundle", file, "--push", place)
+    assert done.message == f"--bundle: `{place}` is in a registry, and with a bundle nothing is connected to"
+    assert done.hint == (
+        f"write `-o oci:DIRECTORY`, and copy that: `ociforge push oci:DIRECTORY {place}`; or run"
+        f" `ociforge bundle import {file}`, then the same command without `--bundle`, but with `--locked`"
+    )
+    layout = f"oci:{tmp_path}/layout"
+    ways = {
+        "layout": (("build", pinned.root, "--bundle", file, "-o", layout), ("push", layout, place)),
+        "import": (("bundle", "import", file), ("build", pinned.root, "--locked", "--push", place)),
+    }
+    channel = pinned.channel.path
+    channel.rename(channel.with_name("hidden"))
+    try:
+        first, second = (forge(*command) for command in ways[way])
+    finally:
+        channel.with_name("hidden").rename(channel)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert second.out.startswith((f"{registry.host}/{way}@sha256:", f"{place}@sha256:"))
+
+
 def test_oras_pulls_the_files_by_their_names(forge: Forge, file: Path, registry: Registry, tmp_path: Path) -> None:
     assert forge("push", f"oci-archive:{file}:bundle", f"docker://{registry.host}/pulled:1").code == 0
     client = OrasClient(hostname=registry.host, insecure=True)
@@ -323,6 +425,97 @@ def test_a_base_image_without_a_pin(forge: Forge, pinned: Tiny, tmp_path: Path) 
 def test_what_there_is_not(forge: Forge, pinned: Tiny, tmp_path: Path, arguments: Sequence[str], why: str) -> None:
     done = forge("bundle", "create", pinned.root, "-o", tmp_path / "a.bundle", *arguments)
     assert why in done.message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (
+            ("bundle", "create", "-o", "docker://h.io/b:1"),
+            "--output: `docker://h.io/b:1` is no file of this machine",
+            "write a file, and move that by `ociforge push oci-archive:FILE:bundle docker://h.io/b:1`",
+        ),
+        (("bundle", "create", "-o", ""), "--output: the name of the file is empty", "name a file"),
+        (
+            ("build", "--bundle", "docker://h.io/b:1"),
+            "--bundle: `docker://h.io/b:1` is no file of this machine",
+            "run `ociforge bundle import docker://h.io/b:1`, then the same command without `--bundle`",
+        ),
+    ],
+)
+def test_a_place_that_is_no_file(forge: Forge, arguments: Sequence[str], message: str, hint: str) -> None:
+    done = forge(*arguments)
+    assert (done.code, done.message, done.hint) == (2, message, hint)
+
+
+def test_where_there_is_no_directory_nothing_is_fetched(forge: Forge, pinned: Tiny, tmp_path: Path) -> None:
+    done = forge("bundle", "create", pinned.root, "-o", tmp_path / "none" / "a.bundle")
+    assert done.message == f"writing `{tmp_path}/none/a.bundle`: there is no directory `{tmp_path}/none`"
+    assert not forge.cache.exists()
+
+
+def test_a_pipe_is_not_waited_for(forge: Forge, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    done = forge("bundle", "verify", tmp_path / "fifo")
+    assert (done.code, done.message) == (1, f"reading `{tmp_path}/fifo`: it is not a regular file")
+
+
+@pytest.mark.parametrize("name", ["pixi.toml", "pixi.lock", "ociforge.lock"])
+def test_the_workspaces_own_documents_are_not_replaced(forge: Forge, pinned: Tiny, tmp_path: Path, name: str) -> None:
+    (tmp_path / "link").symlink_to(pinned.root / name)
+    before = (pinned.root / name).read_bytes()
+    for output in (pinned.root / name, tmp_path / "link", pinned.root / ".." / pinned.root.name / name):
+        done = forge("bundle", "create", pinned.root, "-o", output)
+        assert done.code == 2
+        assert done.message.startswith(f"--output: `{output}` is ")
+        assert "of the workspace" in done.message or "the workspace has" in done.message
+        assert done.hint == "write another file"
+    assert (pinned.root / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("since", ["{}", "oci-archive:{}:bundle"])
+def test_the_older_bundle_is_not_replaced(forge: Forge, pinned: Tiny, file: Path, tmp_path: Path, since: str) -> None:
+    older, same = tmp_path / "older", tmp_path / "same"
+    shutil.copyfile(file, older)
+    same.hardlink_to(older)
+    done = forge("bundle", "create", pinned.root, "-o", same, "--since", since.format(older))
+    assert (done.code, done.message, done.hint) == (
+        2,
+        f"--output: `{same}` is the older bundle, which the new one is to build upon",
+        "write another file",
+    )
+    assert older.read_bytes() == file.read_bytes()
+
+
+def test_a_root_file_system_is_not_replaced(forge: Forge, tmp_path: Path) -> None:
+    rootfs = tmp_path / "rootfs.tar"
+    rootfs.write_bytes(tar_of({"bin": 0o755, "bin/sh": b"not a program\n"}))
+    settings = f'{SETTINGS}base = "rootfs:../rootfs.tar"\n'
+    tiny = tiny_workspace(tmp_path / "workspace", packages=tiny_packages()[:1], settings=settings)
+    done = forge("bundle", "create", tiny.root, "-o", rootfs)
+    assert done.message == f"--output: `{rootfs}` is a base image"
+
+
+def test_an_older_bundle_that_is_damaged(forge: Forge, pinned: Tiny, file: Path, tmp_path: Path) -> None:
+    """Nobody could import it, so nothing may rely on it."""
+    name, digest = next((name, digest) for name, digest in named(file).items() if name.startswith("conda/"))
+    older = rewrite(
+        file, tmp_path / "older", lambda files: {n: data for n, data in files.items() if not n.endswith(digest.hex)}
+    )
+    done = forge("bundle", "create", pinned.root, "-o", tmp_path / "new", "--since", older)
+    assert done.message == f"--since: `{older}`: the conda archive `{name}` is missing"
+    assert done.hint == "copy that bundle again, or make a whole one, without `--since`"
+    assert not (tmp_path / "new").exists()
+
+
+def test_credentials_do_not_get_into_a_bundle(forge: Forge, pinned: Tiny, tmp_path: Path) -> None:
+    tiny = pinned.copy(tmp_path / "workspace")
+    tiny_base(tmp_path / "base")
+    tiny.settings('\n[tool.ociforge.mirrors]\n"https://h.io/" = ["https://me:hidden@m.io/"]\n')
+    done = forge("bundle", "create", tiny.root, "-o", tmp_path / "a.bundle", "--frozen")
+    assert done.message == "`pixi.toml` has a password in the URL `https://m.io/`: the bundle would have it"
+    assert "hidden" not in done.err
+    assert not (tmp_path / "a.bundle").exists()
 
 
 def test_an_image_is_no_bundle(forge: Forge, base: str) -> None:
@@ -369,3 +562,4 @@ def test_import_may_be_killed(run: Callable[[Sequence[Job]], list[End]], file: P
 def test_help_tells_of_all_three(forge: Forge) -> None:
     said: Any = forge("bundle", "--help").out
     assert all(verb in said for verb in ("create", "import", "verify"))
+    assert "docker.io/library/ubuntu:24.04-linux-arm64" in said

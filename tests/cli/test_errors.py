@@ -485,6 +485,11 @@ class TestOutput:
         (tmp_path / "file").touch()
         assert refuse("-o", output.replace("~", str(tmp_path))) == (message, hint)
 
+    def test_a_build_that_fails_early_leaves_no_layout(self, forge: Forge, made: Tiny, tmp_path: Path) -> None:
+        done = forge("build", made.root, "--base", "scratch", "-o", f"oci:{tmp_path}/layout")
+        assert "has a shell" in done.message
+        assert not (tmp_path / "layout").exists()
+
     def test_no_permission(self, reachable: Path) -> None:
         """Of a user who may write nowhere but into the cache."""
         tiny = tiny_workspace(reachable / "workspace", packages=tiny_packages()[:2])
@@ -499,8 +504,7 @@ class TestOutput:
             )
             message, hint = told(done, reachable)
             where = output.format("~")
-            place = re.escape("~/out/layout") if "layout" in where else r"~/out/\.ociforge-[0-9a-f]{16}"
-            assert re.fullmatch(rf"writing `{re.escape(where)}`: `{place}`: Permission denied", message)
+            assert message == f"writing `{where}`: `{where.partition(':')[2]}`: Permission denied"
             assert hint == "check the permissions"
 
     @pytest.mark.parametrize(

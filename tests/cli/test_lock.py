@@ -13,6 +13,7 @@ from ociforge.pins import Pins, Use
 from ociforge.platform import Platform
 from ociforge.workspace.lockfile import read
 from tests.cli.program import Forge, ociforge
+from tests.pypi.simple_index import Dist, write_index
 from tests.support.bases import tiny_image
 from tests.support.channel import serve, write_channel
 from tests.support.conda import CondaPackage
@@ -146,6 +147,28 @@ def test_changes_are_told(forge: Forge, root: Path) -> None:
     assert done.err.splitlines()[1:3] == ["default on linux-64: 1 conda package", "  - tool 2.0 0"]
     edit(root, 'lib = "*"', 'tool = "*"')
     assert forge("lock", root).err.splitlines()[1:3] == ["default on linux-64: 2 conda packages", "  + tool 2.0 0"]
+
+
+def test_a_mirror_that_gets_into_the_lock_is_warned_of(forge: Forge, root: Path, tmp_path: Path) -> None:
+    """It does where the mirror's index links to a place that no mirror of the settings is."""
+    write_channel(tmp_path / "channel", [CondaPackage(name="python", version="3.12.4", build="h1_0_cpython")])
+    write_index(tmp_path / "index", [Dist(name="web")])
+    edit(root, 'tool = "*"\n', 'python = "*"\n\n[pypi-dependencies]\nweb = "*"\n')
+    with serve(tmp_path / "index") as mirror:
+        index = f"https://pypi.org/simple={mirror.url}simple"
+        variables = {"OCIFORGE_PYPI_MIRRORS": f"{index},https://files.pythonhosted.org/=file:///srv/pypi/"}
+        done = forge("lock", root, "--only", "packages", variables=variables)
+        assert done.code == 0, done.err
+        assert (
+            f"warning: `pixi.lock` names the host of the mirror `{mirror.url}simple`: 1 of its files are there, such as"
+            f" `{mirror.url}files/web-1.0-py3-none-any.whl`"
+        ) in done.err
+        variables = {"OCIFORGE_PYPI_MIRRORS": f"{index},https://files.pythonhosted.org/={mirror.url}files/"}
+        done = forge("lock", root, "--only", "packages", "--upgrade", variables=variables)
+        assert done.code == 0, done.err
+    assert "warning" not in done.err
+    assert "https://files.pythonhosted.org/web-1.0-py3-none-any.whl" in (root / "pixi.lock").read_text()
+    assert mirror.url not in (root / "pixi.lock").read_text()
 
 
 def test_parts(forge: Forge, root: Path) -> None:

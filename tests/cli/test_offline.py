@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from layers.digest import Digest
-from ociforge.pins import Pins, Use
+from ociforge.pins import FILE_NAME, Pins, Use
 from ociforge.platform import Platform
 from tests.cli.program import Forge, environment
 from tests.pypi.projects import project, sdist
@@ -104,6 +104,17 @@ def direct(far: Far, tmp_path_factory: pytest.TempPathFactory) -> str:
     return _run("build", far.copy(home / "workspace"), home=home)
 
 
+def two_platforms(root: Path) -> Path:
+    """Put a layout for two platforms beside the workspace, as its pinned base."""
+    base = root.with_name("two")
+    digest = Digest.parse(write_layout([tiny_image(), tiny_image(architecture="arm64")], base))
+    manifest = root / "pixi.toml"
+    manifest.write_text(re.sub(r"(?m)^base = .*", 'base = "oci:../two"', manifest.read_text("utf-8")), "utf-8")
+    platforms = (Platform(architecture="amd64"), Platform(architecture="arm64"))
+    Pins(digests={Use.of("oci:../two", platform): digest for platform in platforms}).write(root / FILE_NAME)
+    return base
+
+
 def _run(*arguments: str | Path, home: Path, prefix: tuple[str, ...] = (), **variables: str) -> str:
     """stdout of ociforge in a process of its own."""
     done = subprocess.run(
@@ -152,7 +163,7 @@ class TestFetch:
         """A base image is there for one platform: of `all`, the other one is left out."""
         done = forge("fetch", root, "--platform", "all", "--base", far.base)
         assert done.code == 0, done.err
-        assert "`linux/arm64` is left out: " in done.err
+        assert "warning: `linux/arm64` is left out: " in done.err
         assert "6 conda archives" in done.out
         assert (
             "is for `linux/amd64`, not for `linux/arm64`" in forge("fetch", root, "--platform", "linux/arm64").message
@@ -207,6 +218,89 @@ class TestOffline:
         what = f"the base image `{far.base}` for `linux/amd64` is not pinned"
         assert done.message == f"{what}: without a network nobody can tell which one is meant"
         assert done.hint is not None and done.hint.startswith("run `ociforge lock --only bases`, then fetch it")
+
+    def test_an_option_can_only_pin_by_digest(self, forge: Forge, far: Far, root: Path) -> None:
+        assert forge("fetch", root).code == 0
+        other = f"docker://{far.registry.host}/base/tiny:other"
+        done = forge("build", root, "--offline", "--base", other)
+        assert done.hint == (
+            "name the base image by its digest, here and there: fetch it where there is a network:"
+            f" `ociforge fetch {root} --base {other}@sha256:…`"
+        )
+
+    def test_what_a_bundle_lacks_is_in_a_new_one(self, forge: Forge, far: Far, root: Path, tmp_path: Path) -> None:
+        """Of a lock before the wheel was added; `--quiet`, which leaves out the warning."""
+        channel = far.tiny.channel.at(f"{far.server.url}conda/")
+        older = LockedEnvironment(
+            channels=(channel.url,), packages={"linux-64": conda_rows(channel, platform="linux-64")}
+        )
+        now = (root / "pixi.lock").read_bytes()
+        write_lock(root / "pixi.lock", {"default": older})
+        assert forge("bundle", "create", root, "--frozen", "-o", tmp_path / "a.bundle").code == 0
+        (root / "pixi.lock").write_bytes(now)
+        done = replace(forge, cache=tmp_path / "there")("build", root, "--bundle", tmp_path / "a.bundle", "-q")
+        assert done.message == "`demo-1.0-py3-none-any.whl` is not in the store"
+        assert done.hint == (
+            "the bundle was made for another `pixi.lock`: make one where there is a network:"
+            f" `ociforge bundle create {root} --since a.bundle -o new-a.bundle`"
+        )
+
+    def test_a_bundle_has_what_the_settings_name(self, forge: Forge, far: Far, root: Path, tmp_path: Path) -> None:
+        assert forge("bundle", "create", root, "-o", tmp_path / "a.bundle").code == 0
+        options = ("--platform", "linux/arm64", "--base", "scratch", "--bundle", tmp_path / "a.bundle")
+        done = replace(forge, cache=tmp_path / "there")("build", root, *options)
+        assert "the conda archive `tool-2.1-h1_3.tar.bz2` is not in the store" in done.message.splitlines()
+        assert done.hint == (
+            "the bundle is for `linux/amd64` alone: make one where there is a network:"
+            f" `ociforge bundle create {root} --platform linux/arm64 --since a.bundle -o new-a.bundle`;"
+            " it has the base images that the settings name, and no others"
+        )
+
+    def test_what_platforms_a_bundle_has_is_told(self, forge: Forge, far: Far, root: Path, tmp_path: Path) -> None:
+        """And everything else that is missing, where the base image is a layout that is not there."""
+        base = two_platforms(root)
+        assert forge("bundle", "create", root, "-o", tmp_path / "a.bundle").code == 0
+        base.rename(tmp_path / "hidden")
+        options = ("--platform", "all", "--bundle", tmp_path / "a.bundle")
+        done = replace(forge, cache=tmp_path / "there")("build", root, *options)
+        what = (
+            "the base image `oci:../two` for `linux/arm64` is not where its name says, and the store has not all of it"
+        )
+        assert what in done.message.splitlines()
+        assert "the conda archive `tool-2.1-h1_3.tar.bz2` is not in the store" in done.message.splitlines()
+        assert done.hint == (
+            "the bundle is for `linux/amd64` alone: make one where there is a network:"
+            f" `ociforge bundle create {root} --platform all --since a.bundle -o new-a.bundle`"
+        )
+
+    def test_a_layout_that_is_gone_is_not_fetched(self, forge: Forge, root: Path, tmp_path: Path) -> None:
+        base = two_platforms(root)
+        assert forge("fetch", root).code == 0
+        base.rename(tmp_path / "hidden")
+        done = forge("build", root, "--offline", "-o", f"oci:{tmp_path}/layout")
+        assert done.message == (
+            "the base image `oci:../two` for `linux/amd64` is not where its name says, and the store has not all of it"
+        )
+        assert done.hint == (
+            "put it back there, or bring it by a bundle: `ociforge bundle create` where it is,"
+            " and `ociforge bundle import` here"
+        )
+
+    def test_a_bundle_of_what_is_in_the_store(self, forge: Forge, far: Far, root: Path, tmp_path: Path) -> None:
+        done = forge("bundle", "create", root, "-o", tmp_path / "a.bundle", "--offline")
+        assert done.message == f"the base image `{far.base}` for `linux/amd64` is not in the store"
+        assert forge("fetch", root).code == 0
+        before = far.asked()
+        for name, options in {"a": ("--offline",), "b": ()}.items():
+            variables = {} if options else {"OCIFORGE_OFFLINE": "1"}
+            done = forge("bundle", "create", root, "-o", tmp_path / name, *options, variables=variables)
+            assert done.code == 0, done.err
+        assert far.asked() == before
+        assert forge("bundle", "create", root, "-o", tmp_path / "c").code == 0
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+        shutil.rmtree(forge.cache / "archives")
+        done = forge("bundle", "create", root, "-o", tmp_path / "d", "--offline")
+        assert "the conda archive `tool-2.1-h1_3.tar.bz2` is not in the store" in done.message.splitlines()
 
     def test_known_layers_need_no_archives(self, forge: Forge, far: Far, root: Path, direct: str) -> None:
         assert forge("build", root).code == 0

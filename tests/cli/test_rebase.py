@@ -15,6 +15,7 @@ from tests.support.bases import PATH, tar_of, tiny_image
 from tests.support.images import HandmadeImage, write_docker_archive, write_layout, write_oci_archive
 from tests.support.reading import layout_images
 from tests.support.registry import Registry, push_layout, running_registry
+from tests.support.tiny import SETTINGS, tiny_packages, tiny_workspace
 from tests.support.tools import need
 
 if TYPE_CHECKING:
@@ -101,6 +102,27 @@ def test_it_is_the_image_that_a_build_makes(
     assert [layer["digest"] for layer in found["layers"]] == [layer["digest"] for layer in wanted["layers"]]
 
 
+def test_what_the_workspace_sets_stays_though_the_old_base_had_it(forge: Forge, tmp_path: Path) -> None:
+    own = 'user = "7"\nenv = { LANG = "C.UTF-8" }\nlabels = { maintainer = "tiny" }\n'
+    tiny = tiny_workspace(tmp_path / "workspace", packages=tiny_packages()[:2], settings=SETTINGS + own)
+    same = {"Env": [f"PATH={PATH}", "LANG=C.UTF-8"], "User": "7", "Labels": {"maintainer": "tiny"}}
+    write_layout(replace(OLD, config=same), tmp_path / "old")
+    write_layout(NEW, tmp_path / "new")
+    for base, output in (("old", "app"), ("new", "wanted")):
+        done = forge("build", tiny.root, "--base", f"oci:{tmp_path}/{base}", "-o", f"oci:{tmp_path}/{output}")
+        assert done.code == 0, done.err
+    arguments = (f"oci:{tmp_path}/app", "--old-base", f"oci:{tmp_path}/old", "--base", f"oci:{tmp_path}/new")
+    assert forge("rebase", *arguments, "-o", f"oci:{tmp_path}/to").code == 0
+    configs = []
+    for name in ("to", "wanted"):
+        ((image,),) = layout_images(tmp_path / name).values()
+        configs.append(image.config["config"])
+    found, wanted = configs
+    assert {**found, "Env": sorted(found["Env"])} == {**wanted, "Env": sorted(wanted["Env"])}
+    assert (found["User"], found["Labels"]["maintainer"]) == ("7", "tiny")
+    assert "LANG=C.UTF-8" in found["Env"]
+
+
 def own_image(name: str, below: HandmadeImage = OLD) -> HandmadeImage:
     """An image that somebody else built on a base."""
     layers = (*below.layers, tar_of({"opt": 0o755, "opt/own": name.encode()}))
@@ -155,6 +177,13 @@ def test_an_index_and_one_image_of_it(forge: Forge, registry: Registry, tmp_path
     [
         (["--base", "scratch"], 2, "there is nowhere to put the image", "`--push REF`"),
         (["--base", "scratch", "--push", "h.io/a", "-t", "b"], 2, "--tag: names an image in a layout", "`--output`"),
+        (["--base", "scratch", "--push", "oci:~/to"], 2, "`oci:~/to` is a layout", "`--output oci:"),
+        (
+            ["--base", "docker://h.io/b:1", "--old-base", "oci:~/old", "-o", "oci:~/to", "--offline"],
+            1,
+            "the base image `docker://h.io/b:1` for `linux/amd64` is not pinned",
+            "by `ociforge push docker://… oci:DIRECTORY`, and name that",
+        ),
         (["--base", "scratch", "-o", "oci:~/to"], 1, "it does not say what it stands on", "`--old-base LOCATION`"),
         (["--base", "oci:~/none", "--old-base", "oci:~/old", "-o", "oci:~/to"], 1, "reading `oci:~/none`", ""),
         (["--base", "nothing", "--old-base", "oci:~/old", "-o", "oci:~/to"], 2, "no transport in", "`docker://"),

@@ -1,0 +1,89 @@
+"""Credentials in the documents of a workspace, which a bundle has byte for byte: they are its identity.
+
+They are in URLs: of channels, indexes, their mirrors, archives and repositories. A lock cannot be redacted, as builds
+compare it, so what has any of these does not go into a bundle. Addresses of other services, such as databases, are
+nothing that builds use: a warning tells of theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from ociforge.errors import WorkspaceError
+from ociforge.events import Warned
+from ociforge.workspace.public import public
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ociforge.events import Notify
+
+__all__ = ["refuse_credentials"]
+
+_HINT: Final = (
+    "keep them where they stay on this machine: of indexes and repositories in `~/.netrc`, of channels by"
+    " `rattler auth login`, of mirrors in `OCIFORGE_CONDA_MIRRORS` and `OCIFORGE_PYPI_MIRRORS`; then run"
+    " `ociforge lock`"
+)
+_SPREADS: Final = "the bundle has it as it is: whoever gets the bundle can read that"
+
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"`]+", re.ASCII | re.IGNORECASE)
+_FETCHED: Final = re.compile(r"(?:direct\+)?(?:git\+)?(?:https?|ssh|git|ftps?|oci|s3|gcs?)://", re.IGNORECASE)
+_USER: Final = re.compile(r"://([^/?#@:]*)(?::([^/?#]*))?@")
+_TOKEN: Final = re.compile(r"(?<![:/])/t/([^/?#]+)/")  # as conda's channels have it, behind the host
+_QUERY: Final = re.compile(
+    r"[?&;](?:sig|[\w-]*(?:token|signature|secret|password|api[_-]?key))=([^&;#']+)", re.IGNORECASE
+)
+_USER_IS_TOKEN: Final = re.compile(r"gh[a-z]_.+|github_pat_.+|glpat-.+|[\w-]{32,}", re.ASCII)
+_STANDS_FOR_ONE: Final = re.compile(r"\$\w+|\$\{\w+\}|<[^<>]*>|\{\{?[^{}]*\}?\}")  # as in `https://user:${TOKEN}@host/`
+
+
+def refuse_credentials(documents: Mapping[str, bytes], notify: Notify) -> None:
+    """Raise WorkspaceError when one of `documents`, by name, has a credential in the URL of something that is fetched.
+
+    What kind of credential it is and where it is for is told, and never the credential.
+    """
+    refused: list[str] = []
+    for name, data in documents.items():
+        fetched, others = _found(data.decode("utf-8", "replace"))
+        refused += _told(name, fetched)
+        for line in _told(name, others):
+            notify(Warned(line, _SPREADS))
+    if refused:
+        raise WorkspaceError.collect([f"{line}: the bundle would have it" for line in refused], _HINT)
+
+
+_Places = dict[str, dict[str, None]]  # kind -> the URLs, as messages may show them
+
+
+def _found(text: str) -> tuple[_Places, _Places]:
+    """The credentials of what is fetched, and all others."""
+    fetched: _Places = {}
+    others: _Places = {}
+    for url in dict.fromkeys(_URL.findall(text)):
+        for kind in _kinds(url):
+            (fetched if _FETCHED.match(url) else others).setdefault(kind, {})[public(url.rstrip("',;)]}"))] = None
+    return fetched, others
+
+
+def _kinds(url: str) -> Iterator[str]:
+    user = _USER.search(url)
+    if user is not None and _is_one(user[2]):
+        yield "a password in"
+    elif user is not None and user[2] is None and _USER_IS_TOKEN.fullmatch(user[1]):
+        yield "a token in the place of a user in"
+    if (token := _TOKEN.search(url)) is not None and _is_one(token[1]):
+        yield "a channel's token in"
+    if any(_is_one(match[1]) for match in _QUERY.finditer(url)):
+        yield "a token in the query of"
+
+
+def _is_one(text: str | None) -> bool:
+    return bool(text) and _STANDS_FOR_ONE.fullmatch(text or "") is None
+
+
+def _told(name: str, places: _Places) -> Iterable[str]:
+    for kind, urls in places.items():
+        first, *more = urls
+        yield f"`{name}` has {kind} the URL `{first}`{f', and in {len(more)} more' if more else ''}"
