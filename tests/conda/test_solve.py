@@ -195,10 +195,11 @@ def test_all_that_ask_an_unreachable_channel_are_told_the_reason(
     requests = [request([gone], "lib", what=f"environment `{name}`") for name in "ab"]
     with pytest.raises(SolveError) as caught:
         solve(requests, cache=tmp_path / "cache", retries=0, network=network)
-    first, second = caught.value.message.splitlines()
-    why = first.removeprefix("environment `a`: a channel cannot be read: ")
-    assert ("no usable repodata cache" if network.offline else "Connection refused") in why
-    assert second == f"environment `b`: a channel cannot be read: {why}"
+    why = "no usable repodata cache" if network.offline else "Connection refused"
+    lines = caught.value.message.splitlines()  # each of another file of the channel, as it happens
+    for name, line in zip("ab", lines, strict=True):
+        assert line.startswith(f"environment `{name}`: a channel cannot be read: ")
+    assert all(why in line and "coalesced" not in line for line in lines)
 
 
 def test_a_mirror_and_a_channel_that_cannot_be_reached(tmp_path: Path, channel: Channel) -> None:
