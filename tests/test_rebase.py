@@ -780,6 +780,14 @@ class TestPaths:
             for name in hidden
         ]
 
+    @pytest.mark.parametrize("path", ["usr/.wh.share", "usr/share/.wh..wh..opq", "usr/.wh..wh..opq", ".wh..wh..opq"])
+    def test_what_only_the_new_base_has_in_a_directory_that_is_hidden(self, scene: Scene, path: str) -> None:
+        old, new = (tiny(extra={f"usr/share/{name}": b"" for name in names}) for names in (["a"], ["a", "b"]))
+        error = refusal(scene, self.foreign(scene, old, path), new, "docker://h.io/old:1")
+        assert error.message == (
+            "base image `h.io/new:1`: `/usr/share/b`: a layer of the image hides it, and the old base image has none"
+        )
+
     def test_another_image_that_replaces_what_its_old_base_has_not(self, scene: Scene) -> None:
         source = build(scene.base("h.io/old:1", tiny()), {"files": [regular("etc/more")]}, titled=False)
         error = refusal(scene, source, tiny(extra={"etc/more": b"more"}))

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from layers.entry import FileContent
 from ociforge.app.ignore import Patterns
+from ociforge.url_secrets import url_secrets
 
 __all__ = ["Suspicion", "suspicion"]
 
@@ -33,7 +34,6 @@ _CERTIFICATES: Final = (".pem", ".crt", ".cer", ".cert")  # the key stands befor
 
 # A lock and a manifest hold the URLs of channels and indexes, some with a password or conda's token in them.
 _WITH_URLS: Final = ("pixi.lock", "pixi.toml", "pyproject.toml", "mojoproject.toml")
-_CREDENTIAL: Final = re.compile(rb"[a-z][a-z0-9+.-]*://(?:[^\s/'\"@]+:[^\s'\"@]+@|[^\s'\"]+/t/[^\s/'\"$<{]+/)").search
 
 _BLOCK: Final = 512  # of a tar: a header is one, and the end of the archive two
 _NAME: Final = slice(0, 100)
@@ -73,7 +73,8 @@ def _is_layout(directory: Path) -> bool:
 def _of_content(file: Path, size: int) -> Suspicion | None:
     if file.name in _WITH_URLS:
         with FileContent(file).open() as stream:
-            return "secret" if _CREDENTIAL(stream.read()) else None
+            text = stream.read().decode("utf-8", "replace")
+        return "secret" if any(url_secrets(text)) else None
     is_certificate = file.name.lower().endswith(_CERTIFICATES)
     may_be_key = is_certificate or size <= _KEY_SIZE
     may_be_tar = size >= 2 * _BLOCK and size % _BLOCK == 0

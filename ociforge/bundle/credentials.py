@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from ociforge.errors import WorkspaceError
 from ociforge.events import Warned
+from ociforge.url_secrets import url_secrets
 from ociforge.workspace.public import public
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from ociforge.events import Notify
 
@@ -28,15 +29,7 @@ _HINT: Final = (
 )
 _SPREADS: Final = "the bundle has it as it is: whoever gets the bundle can read that"
 
-_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"`]+", re.ASCII | re.IGNORECASE)
 _FETCHED: Final = re.compile(r"(?:direct\+)?(?:git\+)?(?:https?|ssh|git|ftps?|oci|s3|gcs?)://", re.IGNORECASE)
-_USER: Final = re.compile(r"://([^/?#@:]*)(?::([^/?#]*))?@")
-_TOKEN: Final = re.compile(r"(?<![:/])/t/([^/?#]+)/")  # as conda's channels have it, behind the host
-_QUERY: Final = re.compile(
-    r"[?&;](?:sig|[\w-]*(?:token|signature|secret|password|api[_-]?key))=([^&;#']+)", re.IGNORECASE
-)
-_USER_IS_TOKEN: Final = re.compile(r"gh[a-z]_.+|github_pat_.+|glpat-.+|[\w-]{32,}", re.ASCII)
-_STANDS_FOR_ONE: Final = re.compile(r"\$\w+|\$\{\w+\}|<[^<>]*>|\{\{?[^{}]*\}?\}")  # as in `https://user:${TOKEN}@host/`
 
 
 def refuse_credentials(documents: Mapping[str, bytes], notify: Notify) -> None:
@@ -61,26 +54,9 @@ def _found(text: str) -> tuple[_Places, _Places]:
     """The credentials of what is fetched, and all others."""
     fetched: _Places = {}
     others: _Places = {}
-    for url in dict.fromkeys(_URL.findall(text)):
-        for kind in _kinds(url):
-            (fetched if _FETCHED.match(url) else others).setdefault(kind, {})[public(url.rstrip("',;)]}"))] = None
+    for kind, url in url_secrets(text):
+        (fetched if _FETCHED.match(url) else others).setdefault(kind, {})[public(url.rstrip("',;)]}"))] = None
     return fetched, others
-
-
-def _kinds(url: str) -> Iterator[str]:
-    user = _USER.search(url)
-    if user is not None and _is_one(user[2]):
-        yield "a password in"
-    elif user is not None and user[2] is None and _USER_IS_TOKEN.fullmatch(user[1]):
-        yield "a token in the place of a user in"
-    if (token := _TOKEN.search(url)) is not None and _is_one(token[1]):
-        yield "a channel's token in"
-    if any(_is_one(match[1]) for match in _QUERY.finditer(url)):
-        yield "a token in the query of"
-
-
-def _is_one(text: str | None) -> bool:
-    return bool(text) and _STANDS_FOR_ONE.fullmatch(text or "") is None
 
 
 def _told(name: str, places: _Places) -> Iterable[str]:

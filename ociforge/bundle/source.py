@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -219,6 +220,9 @@ def _end(member: tarfile.TarInfo, *, padded: bool = True) -> int:
 
 def _after(stream: BinaryIO, end: int) -> Iterator[str]:
     """What is wrong with what follows the last member: two blocks of zeros, or more."""
+    if end > stream.seek(0, os.SEEK_END):
+        yield "it was cut off: its end is missing"
+        return
     stream.seek(end)
     count = 0
     while chunk := stream.read(READ_SIZE):

@@ -60,26 +60,43 @@ def _touched(members: Iterable[Member], old: Base, tree: Tree) -> tuple[list[tup
     """The paths of `tree` that `members` replace or hide, each with which of it: those that `old` has, and others."""
     found = sorted(dict(_effects(members, tree)).items())
     meant = {path for path, _ in found if old.tree.lookup(path, follow=False) is not None}
-    return [pair for pair in found if pair[0] in meant], [pair for pair in found if pair[0] not in meant]
+    return _topmost(pair for pair in found if pair[0] in meant), _topmost(p for p in found if p[0] not in meant)
+
+
+def _topmost(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of sorted paths that do not lie below another one of them."""
+    kept: dict[str, str] = {}
+    for path, what in pairs:
+        if not any(above in kept for above in _above(path)):
+            kept[path] = what
+    return list(kept.items())
+
+
+def _above(path: str) -> Iterator[str]:
+    """Every directory that `path` lies in, the root last."""
+    while path:
+        path = posixpath.dirname(path)
+        yield path
 
 
 def _effects(members: Iterable[Member], tree: Tree) -> Iterator[tuple[str, str]]:
     """What of `tree` is not seen any more with `members` above it (image-spec, layer.md)."""
-    opaque: set[str] = set()
+    emptied: set[str] = set()  # directories of which nothing below is seen
     for member in members:
         folder, name = posixpath.split(member.path)
         if name == _OPAQUE:
-            opaque.add(folder)
+            emptied.add(folder)
         elif name.startswith(_WHITEOUT) and not name.startswith(_AUFS):
             path = posixpath.join(folder, name.removeprefix(_WHITEOUT))
+            emptied.add(path)
             if tree.lookup(path, follow=False) is not None:
                 yield path, "hides"
         elif member.kind != "directory":
             node = tree.lookup(member.path, follow=False)
             if node is not None and node.kind != "directory":
                 yield member.path, "replaces"
-    if opaque:
-        yield from ((path, "hides") for path, _ in tree if posixpath.dirname(path) in opaque)
+    if emptied:
+        yield from ((path, "hides") for path, _ in tree if any(above in emptied for above in _above(path)))
 
 
 def _libc_problems(what: str, old: Base, new: Base, glibc: str | None) -> Iterator[str]:

@@ -183,3 +183,9 @@ class _Cautious(io.FileIO):
         if size is None or not 0 <= size <= _MAX_HEADER_SIZE:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return super().read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:  # no file is that long
+            raise tarfile.ReadError(f"a member that ends at {offset}") from error

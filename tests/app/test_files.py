@@ -653,6 +653,10 @@ def test_a_layer_of_any_workspace_unpacks_to_it(files: dict[str, str]) -> None:
         ("git+https://git@example.com/a/b.git", True),
         ("https://user:secret@conda.example.com/team", False),
         ("https://conda.example.com/t/to-1234567890/team", False),
+        ("https://:secret@conda.example.com/team", False),
+        ("https://ghp_0123456789abcdef@conda.example.com/team", False),
+        ("https://conda.example.com/team?token=secret", False),
+        ("https://user:${PASSWORD}@conda.example.com/team", True),
     ],
 )
 def test_documents_with_credentials_in_urls_are_secrets(tmp_path: Path, name: str, url: str, kept: bool) -> None:

@@ -255,6 +255,16 @@ def test_a_base_image_that_index_json_has_wrongly(made: Made, tmp_path: Path, ke
     assert line.startswith("`index.json` is damaged: no base image of the bundle is `sha256:")
 
 
+def test_a_member_that_would_end_where_no_file_does(made: Made, tmp_path: Path) -> None:
+    pax = tarfile.TarInfo("x")
+    pax.size, pax.pax_headers = 99999999999999, {"size": "99999999999999"}
+    whole = made.path.read_bytes().rstrip(b"\0")
+    whole += b"\0" * (-len(whole) % 512)
+    (tmp_path / "spoilt").write_bytes(whole + pax.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+    with pytest.raises(TransportError, match=r"reading `.*`: member 'x': not a whole regular file"):
+        open_bundle(tmp_path / "spoilt")
+
+
 @pytest.mark.parametrize("more", [b"x", b"\0" * 512 + b"x", "itself"])
 def test_something_behind_the_end(made: Made, tmp_path: Path, more: bytes | str) -> None:
     data = made.path.read_bytes()
