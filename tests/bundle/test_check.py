@@ -261,7 +261,7 @@ def test_a_member_that_would_end_where_no_file_does(made: Made, tmp_path: Path) 
     whole = made.path.read_bytes().rstrip(b"\0")
     whole += b"\0" * (-len(whole) % 512)
     (tmp_path / "spoilt").write_bytes(whole + pax.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
-    with pytest.raises(TransportError, match=r"reading `.*`: member 'x': not a whole regular file"):
+    with pytest.raises(TransportError, match=r"is not a whole bundle: it was cut off"):
         open_bundle(tmp_path / "spoilt")
 
 
