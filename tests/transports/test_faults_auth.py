@@ -195,7 +195,7 @@ def test_a_token_that_expires_between_the_beginning_and_the_body_is_renewed_once
     token_registry: Registry, tokens: TokenServer, tmp_path: Path
 ) -> None:
     """The registry's own clock decides; the service promises more than its tokens keep."""
-    tokens.life, tokens.promised = 1, 300
+    tokens.life, tokens.promised = 2, 300  # 1 may be over before the upload begins
     data = bytes(range(256)) * 1000
     descriptor = Descriptor(media_type="x/y", digest=Digest.of(data), size=len(data))
     opened: list[float] = []
@@ -203,7 +203,7 @@ def test_a_token_that_expires_between_the_beginning_and_the_body_is_renewed_once
     def late() -> io.BytesIO:
         if not opened:
             opened.append(time.time())
-            time.sleep(2 - time.time() % 1)
+            time.sleep(3 - time.time() % 1)
         tokens.life = 300
         return io.BytesIO(data)
 
