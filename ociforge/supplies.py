@@ -17,10 +17,11 @@ from ociforge.network import Route
 from ociforge.pypi.access import Access
 from ociforge.pypi.fetch import Cache, Fetcher
 from ociforge.pypi.gather import gather
-from ociforge.pypi.location import Local, Remote, Repository, redacted
+from ociforge.pypi.location import Local, Remote, Repository
 from ociforge.pypi.provided import Provided
 from ociforge.pypi.requirements import Requirements
 from ociforge.pypi.tags import Filename
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -29,10 +29,11 @@ from ociforge.errors import BaseImageError, LockError, StoreError
 from ociforge.events import StageStarted
 from ociforge.pins import FILE_NAME, Pins
 from ociforge.pypi.gather import gather
-from ociforge.pypi.location import Local, Remote, Repository, redacted
+from ociforge.pypi.location import Local, Remote, Repository
 from ociforge.pypi.provided import Origin
 from ociforge.pypi.tags import Filename
 from ociforge.transports.naming import REF_NAME
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

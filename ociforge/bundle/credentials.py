@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ociforge.errors import WorkspaceError
 from ociforge.events import Warned
-from ociforge.url_secrets import url_secrets
-from ociforge.workspace.public import public
+from ociforge.url_secrets import public, url_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

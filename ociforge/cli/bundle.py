@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +11,15 @@ import click
 from ociforge.cli import options
 from ociforge.cli.console import Console, megabytes
 from ociforge.cli.local_file import PLACES, LocalFile
+from ociforge.cli.needed import base_key, bases_of, choice, means
 from ociforge.cli.platforms import several, several_platforms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from layers.compress import OrderedMap
     from layers.digest import Digest
     from ociforge.base import Base
     from ociforge.bundle import Bundle, Offer, Taken
-    from ociforge.cli.bases import Bases
     from ociforge.cli.places import Places
     from ociforge.needs import Wanted
     from ociforge.platform import Platform
@@ -63,21 +61,7 @@ def command() -> None:
     metavar="FILE",
     help="The file to write.",
 )
-@click.option(
-    "-e",
-    "--environment",
-    "environments",
-    metavar="NAME",
-    multiple=True,
-    help="Bundle for this environment; may be given several times.  [default: those of the images]",
-)
-@click.option(
-    "--image",
-    "images",
-    metavar="NAME",
-    multiple=True,
-    help="Bundle for this one of `[tool.ociforge.images]`; may be given several times.  [default: all]",
-)
+@choice("Bundle")
 @several_platforms
 @click.option(
     "--since",
@@ -113,16 +97,15 @@ def create(
     tokens in them are refused.
     """
     console = Console.of(quiet=quiet, verbose=verbose)
+    from layers.compress import Codec
     from layers.digest import Digest
     from ociforge.bundle import collect, write
     from ociforge.cli.bases import Bases
     from ociforge.cli.fit import fitting_lock
-    from ociforge.cli.network import network
     from ociforge.cli.places import Places
     from ociforge.needs import needs, wanted
     from ociforge.parallel import ordered_map
     from ociforge.pins import FILE_NAME, Pins
-    from ociforge.supplies import Means
     from ociforge.transports.files import check_parent
 
     check_parent(output.absolute(), f"writing `{output}`")
@@ -137,19 +120,19 @@ def create(
     store = options.open_store()
     with ordered_map(workers) as map_, store.staging() as staging:
         looked_up = Bases(found.root, places, Pins.read(found.root / FILE_NAME), strict=False)
-        opened = _bases(looked_up, asked, store, map_, console, lenient=chosen is None)
+
+        def look(image: Wanted) -> Base | None:
+            """None for a file, which goes into the bundle as it is."""
+            if image.settings.base.startswith("rootfs:"):
+                return None
+            codec = Codec.parse(image.settings.compression)
+            return looked_up.open(*base_key(image), store=store, codec=codec, map_=map_)
+
+        opened = bases_of(asked, look, console, lenient=chosen is None)
         asked = _there(asked, opened)
-        means = Means(
-            store=store,
-            staging=staging,
-            network=network(os.environ, found.settings.mirrors, offline=registry.offline),
-            environ=os.environ,
-            mtime=options.source_date_epoch(os.environ) or 0,
-            map_=map_,
-            notify=console.notify,
-        )
+        by = means(found, store, staging, map_, console, offline=registry.offline)
         bases = {key: base for key, base in opened.items() if base is not None}
-        bundle = collect(found, asked, needs(asked, root=found.root), bases=bases, means=means)
+        bundle = collect(found, asked, needs(asked, root=found.root), bases=bases, means=by)
         console.say(f"writing {output}")
         written = write(output, bundle, since=None if old is None else old.root.digest, had=had)
     console.say(_created_line(bundle, asked, written.count, written.size))
@@ -361,34 +344,12 @@ def _there(asked: Sequence[Wanted], opened: Collection[tuple[str, Platform]]) ->
     """The images whose base image is there. Raises BuildError when that is none."""
     from ociforge.errors import BuildError
 
-    found = tuple(image for image in asked if (image.settings.base, image.platform) in opened)
+    found = tuple(image for image in asked if base_key(image) in opened)
     if not found:
         raise BuildError(
             "`--platform all`: the base images are there for no platform of the lock",
             "choose other base images, or lock the environment for the platforms of these",
         )
-    return found
-
-
-def _bases(
-    bases: Bases, asked: Sequence[Wanted], store: Store, map_: OrderedMap, console: Console, *, lenient: bool
-) -> dict[tuple[str, Platform], Base | None]:
-    """The base images, None for those that are files; `lenient` leaves out platforms that one is not there for."""
-    from layers.compress import Codec
-    from ociforge.cli.bases import left_out_warning
-    from ociforge.errors import PlatformError
-
-    found: dict[tuple[str, Platform], Base | None] = {}
-    codec = Codec.parse("gzip")  # of no matter where nothing is packed
-    for key in dict.fromkeys((image.settings.base, image.platform) for image in asked):
-        base, platform = key
-        try:
-            is_file = base.startswith("rootfs:")
-            found[key] = None if is_file else bases.open(base, platform, store=store, codec=codec, map_=map_)
-        except PlatformError as error:
-            if not lenient:
-                raise
-            console.notify(left_out_warning(platform, error))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +10,14 @@ from msgspec.structs import replace
 
 from ociforge.cli import options
 from ociforge.cli.console import Console, megabytes
+from ociforge.cli.needed import base_key, bases_of, choice, means
 from ociforge.cli.platforms import several, several_platforms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from layers.compress import OrderedMap
     from ociforge.base import Base
-    from ociforge.cli.bases import Bases
     from ociforge.needs import Wanted
-    from ociforge.platform import Platform
-    from ociforge.store import Store
     from ociforge.supplies import Kind, Supply
     from ociforge.transports.options import RegistryOptions
 
@@ -38,21 +34,7 @@ _WORDS: Mapping[Kind, tuple[str, str]] = {
 
 @click.command("fetch")
 @click.argument("workspace", type=click.Path(path_type=Path), default=Path(), required=False)
-@click.option(
-    "-e",
-    "--environment",
-    "environments",
-    metavar="NAME",
-    multiple=True,
-    help="Fetch for this environment; may be given several times.  [default: those of the images]",
-)
-@click.option(
-    "--image",
-    "images",
-    metavar="NAME",
-    multiple=True,
-    help="Fetch for this one of `[tool.ociforge.images]`; may be given several times.  [default: all]",
-)
+@choice("Fetch")
 @several_platforms
 @click.option("--base", metavar="IMAGE", help="The base image, as `build --base` names it.")
 @click.option("--frozen", is_flag=True, help="Use the lock that there is, unchecked.")
@@ -88,15 +70,15 @@ def command(
     stdout has one line for each kind of thing.
     """
     console = Console.of(quiet=quiet, verbose=verbose)
+    from layers.compress import Codec
     from ociforge.cli.bases import Bases, is_local
     from ociforge.cli.fit import fitting_lock
-    from ociforge.cli.network import network
     from ociforge.cli.places import Places
     from ociforge.events import Warned
     from ociforge.needs import needs, wanted
     from ociforge.parallel import ordered_map
     from ociforge.pins import FILE_NAME, Pins
-    from ociforge.supplies import Means, fetch_base, fetch_packages
+    from ociforge.supplies import fetch_base, fetch_packages
 
     chosen = several(platforms)
     found = options.open_workspace(workspace)
@@ -113,52 +95,22 @@ def command(
         asked = tuple(replace(image, settings=replace(image.settings, base=base)) for image in asked)
     store = options.open_store()
     with ordered_map(workers) as map_, store.staging() as staging:
-        means = Means(
-            store=store,
-            staging=staging,
-            network=network(os.environ, found.settings.mirrors, offline=False),
-            environ=os.environ,
-            mtime=options.source_date_epoch(os.environ) or 0,
-            map_=map_,
-            notify=console.notify,
-        )
+        by = means(found, store, staging, map_, console, offline=False)
         looked_up = Bases(
             Path() if base is not None else found.root,
             Places(registry, console.notify),
             Pins.read(found.root / FILE_NAME),
         )
-        opened = _open(looked_up, asked, store, map_, console, lenient=chosen is None)
-        needed = needs([image for image in asked if _key(image) in opened], root=found.root)
-        supplies = fetch_packages(needed, means)
-        supplies += tuple(fetch_base(name, image, means) for (name, _), image in opened.items() if not is_local(name))
-    console.result(list(_lines(supplies)), _json(supplies), as_json=as_json)
 
-
-def _key(image: Wanted) -> tuple[str, Platform]:
-    return image.settings.base, image.platform
-
-
-def _open(
-    bases: Bases, asked: Sequence[Wanted], store: Store, map_: OrderedMap, console: Console, *, lenient: bool
-) -> dict[tuple[str, Platform], Base]:
-    """The base images; `lenient` leaves out platforms that one is not there for, as `build --platform all` does."""
-    from layers.compress import Codec
-    from ociforge.cli.bases import left_out_warning
-    from ociforge.errors import PlatformError
-
-    found = {}
-    for image in asked:
-        name, platform = _key(image)
-        if (name, platform) in found:
-            continue
-        try:
+        def look(image: Wanted) -> Base:
             codec = Codec.parse(image.settings.compression)
-            found[name, platform] = bases.open(name, platform, store=store, codec=codec, map_=map_)
-        except PlatformError as error:
-            if not lenient:
-                raise
-            console.notify(left_out_warning(platform, error))
-    return found
+            return looked_up.open(*base_key(image), store=store, codec=codec, map_=map_)
+
+        opened = bases_of(asked, look, console, lenient=chosen is None)
+        needed = needs([image for image in asked if base_key(image) in opened], root=found.root)
+        supplies = fetch_packages(needed, by)
+        supplies += tuple(fetch_base(name, image, by) for (name, _), image in opened.items() if not is_local(name))
+    console.result(list(_lines(supplies)), _json(supplies), as_json=as_json)
 
 
 def _lines(supplies: Sequence[Supply]) -> Iterator[str]:

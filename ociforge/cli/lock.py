@@ -153,7 +153,7 @@ def _warn_of_mirrors(workspace: Workspace, console: Console) -> None:
     """Say so when the lock that was written names a mirror, which builds elsewhere may not have."""
     from ociforge.cli.network import network
     from ociforge.events import Warned
-    from ociforge.pypi.location import redacted
+    from ociforge.url_secrets import redacted
     from ociforge.workspace.lockfile import read
 
     mirrors = network(os.environ, workspace.settings.mirrors, offline=False).pypi

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from ociforge.errors import SolveError
-from ociforge.pypi.location import redacted
 from ociforge.pypi.request import DEFAULT_INDEX, Distribution
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,9 +27,10 @@ from layers.errors import DigestError
 from ociforge.errors import OfflineError, PackageError
 from ociforge.events import Notify, StageStarted, ignore
 from ociforge.pypi import requirements, sources
-from ociforge.pypi.location import Repository, Tree, redacted
+from ociforge.pypi.location import Repository, Tree
 from ociforge.pypi.repack import Relocation, repack
 from ociforge.pypi.tags import Filename
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

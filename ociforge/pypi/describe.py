@@ -25,8 +25,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ociforge.errors import PackageError
-from ociforge.pypi.location import Local, Remote, Repository, Tree, redacted
+from ociforge.pypi.location import Local, Remote, Repository, Tree
 from ociforge.pypi.sources import check_out, copy_tree, subdirectory, unpack
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -20,7 +20,7 @@ from layers.digest import DigestWriter
 from ociforge.errors import PackageError
 from ociforge.events import BlobProgress, BlobStarted
 from ociforge.pypi.access import AbsentError
-from ociforge.pypi.location import redacted
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from ociforge.errors import OfflineError, PackageError
 from ociforge.events import BlobDone, Notify, ignore
 from ociforge.network import Route
 from ociforge.pypi.access import AbsentError, Access
-from ociforge.pypi.location import Local, Remote, redacted
+from ociforge.pypi.location import Local, Remote
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,11 +14,12 @@ from msgspec import Struct
 from layers.digest import Digest
 from layers.errors import DigestError
 from ociforge.errors import PackageError
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from ociforge.pypi.package import Locked
 
-__all__ = ["Local", "Remote", "Repository", "Source", "Tree", "direct_url", "image_path", "locate", "redacted"]
+__all__ = ["Local", "Remote", "Repository", "Source", "Tree", "direct_url", "image_path", "locate"]
 
 _SDISTS = (".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz")
 _GIT_SCHEMES = ("https", "http", "ssh", "git", "file")
@@ -93,15 +94,6 @@ def locate(locked: Locked, root: Path) -> Source:
     if parts.scheme in ("https", "http") and parts.hostname:
         return _remote(locked, parts)
     raise PackageError(f"`{locked.name}` is locked at `{redacted(text)}`: nothing is known about such addresses")
-
-
-def redacted(url: str) -> str:
-    """`url` without user, password, query and fragment: for messages."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return re.split(r"[?#]", url)[0].rpartition("@")[2]
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def image_path(path: Path, *, root: Path, workdir: str) -> str | None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ociforge.pypi.location import Repository, Tree, redacted
+from ociforge.pypi.location import Repository, Tree
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from typing import Literal

@@ -15,7 +15,8 @@ from msgspec import Struct
 from layers.digest import Digest
 from layers.errors import DigestError
 from ociforge.errors import PackageError
-from ociforge.pypi.location import Local, Remote, Repository, redacted
+from ociforge.pypi.location import Local, Remote, Repository
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from pathlib import Path

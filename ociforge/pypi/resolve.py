@@ -22,11 +22,12 @@ from ociforge.network import Route
 from ociforge.pypi.answer import needs_indexes, read_indexes, read_packages, row
 from ociforge.pypi.describe import Describer
 from ociforge.pypi.gather import gather
-from ociforge.pypi.location import locate, redacted
+from ociforge.pypi.location import locate
 from ociforge.pypi.package import Locked
 from ociforge.pypi.question import as_version, check_sources, index_options, options, variables, write_inputs
 from ociforge.pypi.request import DEFAULT_INDEX
 from ociforge.pypi.uv import UnreachedError, run_uv
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

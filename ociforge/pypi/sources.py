@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from layers.digest import Digest, DigestWriter
 from ociforge.errors import OfflineError, PackageError
-from ociforge.pypi.location import redacted
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

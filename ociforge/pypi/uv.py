@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ociforge.errors import SolveError
-from ociforge.pypi.location import redacted
 from ociforge.pypi.request import PROJECT
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

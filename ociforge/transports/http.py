@@ -15,7 +15,7 @@ import re
 import socket
 import time
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -25,6 +25,7 @@ from urllib3.exceptions import InvalidHeader, NewConnectionError
 from ociforge.errors import AnswerError, AuthError, RegistryError
 from ociforge.transports.credential import Account
 from ociforge.transports.session import new_session
+from ociforge.url_secrets import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -120,12 +121,7 @@ class Origin(Struct, frozen=True):
 
 def redact(url: str) -> str:
     """A URL to show: without query, fragment and user, which may be secrets."""
-    try:
-        parts = urlsplit(url)
-        shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    except ValueError:
-        shown = re.split(r"[?#]", url)[0].rpartition("@")[2]
-    return printable(shown)
+    return printable(redacted(url))
 
 
 def resolve(base: str, location: str | None, registry: Origin) -> str:

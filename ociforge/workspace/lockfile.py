@@ -17,8 +17,8 @@ import yaml
 from msgspec import Struct
 
 from ociforge.errors import ForgeError, LockError
+from ociforge.url_secrets import public
 from ociforge.workspace.platforms import VirtualPackage, WorkspacePlatform
-from ociforge.workspace.public import public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

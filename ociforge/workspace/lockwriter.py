@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from ociforge.errors import LockError
 from ociforge.replacing import replacing
-from ociforge.workspace.public import public
+from ociforge.url_secrets import public
 from ociforge.workspace.pypi_options import DEFAULT_INDEX
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ import pytest
 
 from layers.digest import Digest
 from ociforge.errors import PackageError
-from ociforge.pypi.location import Local, Remote, Repository, Tree, direct_url, image_path, locate, redacted
+from ociforge.pypi.location import Local, Remote, Repository, Tree, direct_url, image_path, locate
 from ociforge.pypi.package import Locked
+from ociforge.url_secrets import redacted
 
 SHA256 = Digest.of(b"")
 COMMIT = "1c4b2c7864a60ea169e091901fcde63a8d6fbfdc"

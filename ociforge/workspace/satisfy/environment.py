@@ -7,9 +7,9 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from ociforge.errors import WorkspaceError
+from ociforge.url_secrets import public
 from ociforge.workspace.environment import channel_url
 from ociforge.workspace.platforms import WorkspacePlatform
-from ociforge.workspace.public import public
 from ociforge.workspace.satisfy.conda_walk import listed, shown
 from ociforge.workspace.satisfy.matching import LockedConda, record_of
 from ociforge.workspace.satisfy.pypi_places import GitPlace, LocalPlace, comparable_url, locked_place

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from ociforge.workspace.public import public
+from ociforge.url_secrets import public
 
 if TYPE_CHECKING:
     from ociforge.workspace.environment import Environment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ociforge.workspace.public import public
+from ociforge.url_secrets import public
 
 
 @pytest.mark.parametrize(
