@@ -23,7 +23,7 @@ from ociforge.conda.meta import history_entry
 from ociforge.errors import BuildError
 from ociforge.events import LayerMade, LayerStarted, StageStarted, Warned, ignore
 from ociforge.inputs import content_key, image_key
-from ociforge.oci.annotations import GLIBC, IMAGE_KEY
+from ociforge.oci.annotations import APPLICATION, ENVIRONMENT, GLIBC, IMAGE_KEY
 from ociforge.oci.restated import restated
 from ociforge.parallel import ordered_map
 from ociforge.planned import PlannedImage, PlannedLayer
@@ -170,10 +170,10 @@ def planned(
         _refuse_overlap(application, skeleton, request.prefix)
         local = packages.local_layer()
         layers = (
-            _generated("environment", skeleton, request),
+            _generated(ENVIRONMENT, skeleton, request),
             *packages.layers(),
             *(() if local is None else (local,)),
-            _generated("application", application, request),
+            _generated(APPLICATION, application, request),
         )
         annotations = annotate(request.workspace.manifest, settings, base, request.epoch)
         yield PlannedImage(

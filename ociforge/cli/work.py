@@ -181,6 +181,7 @@ class Work:
         from ociforge.pins import FILE_NAME, Pins
         from ociforge.transports import RegistryLocation, parse
         from ociforge.transports.files import check_parent
+        from ociforge.transports.location import parse_registry
 
         self.wanted = wanted
         self.console = console
@@ -188,7 +189,7 @@ class Work:
         self._names = [Reference.parse(tag) for tag in wanted.tags]
         self.targets: list[Location] = [
             *(parse(text) for text in wanted.outputs),
-            *(_registry(ref) for ref in wanted.pushes),
+            *map(parse_registry, wanted.pushes),
         ]
         if wanted.bundle is not None:
             from ociforge.cli.bundle import refuse_registries
@@ -390,18 +391,12 @@ class Work:
         )
 
 
-def _registry(text: str) -> Location:
-    """What `--push` names; the transport may be there, as it is in `--output`."""
-    from ociforge.transports.location import parse_registry
-
-    return parse_registry(text)
-
-
 def _image(text: str) -> Location:
     """What `--reuse` names: an image anywhere; without a transport, in a registry."""
     from ociforge.transports import parse
+    from ociforge.transports.location import parse_registry
 
-    return parse(text) if text.partition(":")[0] in _TRANSPORTS else _registry(text)
+    return parse(text) if text.partition(":")[0] in _TRANSPORTS else parse_registry(text)
 
 
 def _settings(workspace: Workspace, images: Sequence[str], overrides: Mapping[str, object]) -> ImageSettings:

@@ -13,7 +13,7 @@ from layers.errors import DigestError
 from ociforge.built import Built
 from ociforge.errors import ForgeError, ImageError, ReferenceFormatError, TransportError
 from ociforge.events import Notify, Warned, ignore
-from ociforge.oci.annotations import BASE_DIGEST, BASE_NAME, FORMAT, GLIBC, LAYER_TITLE
+from ociforge.oci.annotations import BASE_DIGEST, BASE_NAME, ENVIRONMENT, FORMAT, GLIBC, LAYER_TITLE
 from ociforge.oci.blob import read_document
 from ociforge.oci.descriptor import INDEX_TYPES
 from ociforge.oci.index import assemble_index
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenBase", "rebase"]
 
-_LOWEST: Final = "environment"  # the title of the lowest layer that is an image's own
 _OLD_BASE: Final = "name the image that it was built on with `--old-base LOCATION`"
 _ELSEWHERE: Final = (
     "where it is elsewhere, name that with `--old-base LOCATION`, or a registry that has it with `--mirror`"
@@ -171,7 +170,7 @@ class _Rebase(Struct, frozen=True, kw_only=True):
         """
         if FORMAT in manifest.annotations:
             titles = [layer.annotations.get(LAYER_TITLE) for layer in manifest.layers[len(old.layers) :]]
-            if titles[:1] != [_LOWEST] or titles.count(_LOWEST) > 1:
+            if titles[:1] != [ENVIRONMENT] or titles.count(ENVIRONMENT) > 1:
                 raise ImageError(
                     f"{what}: it does not stand on `{self.old}`: its own layers do not begin above the layers of that",
                     f"{_OLD_BASE}, neither more nor less",

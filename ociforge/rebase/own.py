@@ -17,7 +17,7 @@ from layers.errors import CodecError
 from ociforge.base.listing import decode, encode, read_layer
 from ociforge.base.rootfs_file import MAX_UNPACKED
 from ociforge.errors import ImageError
-from ociforge.oci.annotations import LAYER_TITLE
+from ociforge.oci.annotations import APPLICATION, ENVIRONMENT, LAYER_TITLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ class OwnLayers(Struct, frozen=True, kw_only=True):
 
     def skeleton(self) -> Skeleton | None:
         """What the layer `environment` has; None in an image of somebody else. Raises ImageError for what is none."""
-        for layer, diff_id in self._titled("environment"):
+        for layer, diff_id in self._titled(ENVIRONMENT):
             data = self._unpacked(layer)
             listing = self._listed(layer, diff_id, io.BytesIO(data))
             prefixes = [m.path.removesuffix(_HISTORY) for m in listing.members if m.path.endswith(_HISTORY)]
@@ -74,7 +74,7 @@ class OwnLayers(Struct, frozen=True, kw_only=True):
 
     def application(self) -> tuple[Member, ...]:
         """The paths of the application."""
-        return tuple(member for pair in self._titled("application") for member in self._members(*pair))
+        return tuple(member for pair in self._titled(APPLICATION) for member in self._members(*pair))
 
     def unknown(self) -> tuple[Member, ...]:
         """The paths of all layers that do not say what they are."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +104,34 @@ def test_an_empty_runner_takes_an_unchanged_image_as_it_is(runner: Runner) -> No
     assert all(line.startswith(("GET", "HEAD")) for line in requests[before:])
     assert runner.archives() == set()
     assert sum(path.stat().st_size for path in runner.forge.cache.rglob("*") if path.is_file()) < 20_000
+
+
+def test_what_a_run_does_not_need_is_not_imported(runner: Runner) -> None:
+    """Starting is most of a run that has little to do."""
+    runner()
+    options = ("build", str(runner.tiny.root), "--base", runner.base, "--push", runner.reference, "--quiet")
+    program = (
+        "import sys\nfrom ociforge.cli import run\n"
+        f"assert run({[*options]!r}) == 0\nsys.stdout.flush()\nprint(*sys.modules, file=sys.stderr)"
+    )
+    loaded = []
+    for text in (None, "print('changed')\n"):
+        if text is not None:
+            (runner.tiny.root / "main.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"OCIFORGE_CACHE": str(runner.forge.cache)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        loaded.append(set(done.stderr.split()))
+    same, changed = loaded
+    never = {"asyncio", "attr", "jsonschema.validators", "packaging.version", "rich"}
+    assert not never & (same | changed)
+    assert not {"ociforge.packages", "ociforge.workspace.satisfy"} & same
+    assert "ociforge.packages" in changed
+    assert not {"ociforge.conda.link", "ociforge.workspace.satisfy", "zstandard"} & changed
 
 
 def test_a_changed_application_replaces_its_layer(runner: Runner) -> None:
