@@ -1,9 +1,11 @@
-"""A proxy that counts the bytes between clients and a registry; the kernel moves them, so it costs little."""
+"""A proxy that counts the bytes between clients and a registry.
+
+It copies them. Let the kernel move them by splice(2) and they arrive in single pages, which costs the registry half as
+much again for each byte that it receives.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Traffic", "counted"]
 
-_PIPE = 1 << 20  # 1 MiB: the most that a pipe may hold without privileges
+_BUFFER = 256 << 10  # 256 KiB
 
 
 @dataclass(slots=True)
@@ -72,12 +74,10 @@ def _serve(client: socket.socket, registry: socket.socket, traffic: Traffic) -> 
 def _move(
     source: socket.socket, target: socket.socket, traffic: Traffic, direction: Literal["sent", "received"]
 ) -> None:
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
-    with open(reading, "rb", buffering=0), open(writing, "wb", buffering=0), suppress(OSError):  # noqa: PTH123
-        while count := os.splice(source.fileno(), writing, _PIPE):
+    buffer = memoryview(bytearray(_BUFFER))
+    with suppress(OSError):
+        while count := source.recv_into(buffer):
             traffic.add(direction, count)
-            while count:
-                count -= os.splice(reading, target.fileno(), count)
+            target.sendall(buffer[:count])
     with suppress(OSError):  # the other side may have gone
         target.shutdown(socket.SHUT_WR)
