@@ -2,7 +2,7 @@
 
 `python -m benchmarks.floor CODEC ARCHIVE…` takes `.conda` archives, the largest first, on a thread for each processor;
 `python -m benchmarks.floor CODEC -` one tar from stdin, of which one thread compresses what another has read and
-digested. CODEC is as for `ociforge build --compression`; libraries and levels are the same, without blocks or frames.
+digested. CODEC is as for `ociforge build --compression`; libraries and levels are the same; zstd without frames.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
+import deflate
 import zstandard
-from zlib_ng import zlib_ng
 
 from benchmarks.archives import package_tar
 from layers.compress import Codec
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Packed", "archive", "main", "piped"]
 
 _CHUNK = 1 << 20  # 1 MiB
-_GZIP = 31  # zlib's window bits for a gzip container
 
 
 class _Compressor(Protocol):
@@ -42,6 +41,19 @@ class Packed:
 
     diff_id: str
     digest: str
+
+
+class _Members:
+    """gzip, a member for each piece: libdeflate knows no streams."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def compress(self, data: bytes, /) -> bytes:
+        return bytes(deflate.gzip_compress(data, self._level))
+
+    def flush(self) -> bytes:
+        return b""
 
 
 def main() -> None:
@@ -88,8 +100,7 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 def _compressor(codec: Codec) -> _Compressor:
     if codec.name == "zstd":
         return zstandard.ZstdCompressor(level=codec.level).compressobj()
-    compressor: _Compressor = zlib_ng.compressobj(codec.level, zlib_ng.DEFLATED, _GZIP)
-    return compressor
+    return _Members(codec.level)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Codecs: how the tar of a layer becomes a blob.
 
-The bytes depend on the input, the codec and the library's version, never on how the work is spread: blocks of fixed
-size depend on raw input alone, so an ordered `map` may run them anywhere. Only this module and `layers.decompress`
-import zstandard and zlib-ng, and only when they are used.
+The bytes depend on the input, the codec and the library, never on how the work is spread: members and frames are of
+fixed size and depend on raw input alone, so an ordered `map` may make them anywhere. Only this module imports deflate
+(libdeflate), only this one and `layers.decompress` import zstandard, and only when they are used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
 
 from msgspec import Struct
@@ -36,22 +37,23 @@ _MEDIA_TYPES: dict[str, str] = {
 }
 _LEVELS: dict[str, range] = {
     "none": range(1),
-    "gzip": range(1, 10),
+    "gzip": range(1, 13),
     "zstd": range(1, 20),  # above 19 libzstd wants windows that readers need not support
 }
-# gzip 2: of 277 MB of Python packages, shared libraries and an interpreter, one core makes (MB/s, ratio)
-#   1: 212, 0.383   2: 126, 0.318   3: 109, 0.304   4: 94, 0.299   5: 84, 0.293   6: 70, 0.292
-# Time to build, push and pull 2 GB on two cores (s) at 1 Gbit/s: 19, 20, 21, 23 for levels 1 to 4; at 200 Mbit/s: 73,
-# 66, 65, 66. Unpacking takes the same. So 2 is near the best everywhere, 1 costs a fifth more on every disk, and above
-# 4 only the time to build grows. zstd 3 (222 MB/s, 0.260) is libzstd's own default; 6 takes 2.5 times as long.
-_DEFAULT_LEVELS: dict[str, int] = {"none": 0, "gzip": 2, "zstd": 3}
+# Of 591 MB of Python packages, shared libraries and an interpreter, one core makes (MB/s, ratio)
+#   gzip 1: 181, 0.320   2: 131, 0.308   3: 122, 0.303   4: 115, 0.301   6: 81, 0.292
+#   zstd 1: 375, 0.312   2: 334, 0.293   3: 260, 0.276
+# libdeflate does better than zlib-ng, whose levels 1 to 3 are 207, 0.399; 124, 0.328; 107, 0.312; and is the same on
+# aarch64 and on x86-64 from Nehalem to AVX-512, which ISA-L is not.
+# Time to build, push and pull 2 GB on two cores (s) at 1 Gbit/s and at 200 Mbit/s:
+#   gzip 1: 29, 78   2: 30, 78   3: 30, 77   4: 30, 77
+#   zstd 1: 25, 73   2: 25, 70   3: 24, 67   4: 25, 67
+# Unpacking takes the same at all levels. gzip 1 is best where networks are fast, and within 2 % where they are slow;
+# zstd 3 is best everywhere.
+_DEFAULT_LEVELS: dict[str, int] = {"none": 0, "gzip": 1, "zstd": 3}
 
-_BLOCK = 1 << 20  # 1 MiB: the unit of parallel gzip, and of plain tar
-_FRAME = 4 << 20  # 4 MiB: the unit of parallel zstd, which memory is a multiple of; 8 MiB would save 4 % of the size
-_DICTIONARY = 32 << 10  # 32 KiB: all that deflate can look back
-_GZIP_HEADER = bytes.fromhex("1f8b08000000000000ff")  # RFC 1952: no name, no time, no flags, unknown system
-_RAW_DEFLATE = -15  # zlib's window bits without a container
-_MEMORY_LEVEL = 8
+_BLOCK = 1 << 20  # 1 MiB: of one gzip member, and of plain tar; members of 4 MiB would save 0.2 % of the size
+_FRAME = 4 << 20  # 4 MiB: of one zstd frame, which memory is a multiple of; 8 MiB would save 1 % of the size
 _WINDOW_LOG = 23  # 8 MiB: what RFC 8878 asks every reader to support
 
 
@@ -106,16 +108,17 @@ class Codec(Struct, frozen=True):
             case "none":
                 return "none"
             case "gzip":
-                return f"gzip:{self.level}:zlib-ng-{_zlib_ng_version()}:{_BLOCK}"
+                return f"gzip:{self.level}:deflate-{_deflate_version()}-{_fingerprint(self)}:{_BLOCK}"
             case "zstd":
                 return f"zstd:{self.level}:libzstd-{_libzstd_version()}:{_FRAME}:{_WINDOW_LOG}"
 
     def compress(self, chunks: Iterable[bytes], map_: OrderedMap = map) -> Iterator[bytes]:
         """The blob of the tar that `chunks` make up, in pieces.
 
-        Blocks go through `map_` and are taken from `chunks` only as it asks for them: with n of them under way, memory
-        is n blocks (gzip: 1 MiB, zstd: 4 MiB) and their results. The bytes do not depend on `map_`, nor on where the
-        input is cut into chunks.
+        gzip is members (RFC 1952, 2.2), zstd frames (RFC 8878, 3), end to end: each can be read alone. Their input, 1
+        or 4 MiB, goes through `map_` and is taken from `chunks` only as that asks for it: with n of them under way,
+        memory is n times that and their results. The bytes do not depend on `map_`, nor on where the input is cut into
+        chunks.
         """
         match self.name:
             case "none":
@@ -151,41 +154,16 @@ def blocks(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def _gzip(chunks: Iterable[bytes], level: int, map_: OrderedMap, size: int) -> Iterator[bytes]:
-    """One gzip member of blocks that can be compressed apart: each is primed with the 32 KiB before it and ends on a
-    byte boundary, so that the deflate streams join into one.
-    """
-    from zlib_ng import zlib_ng
-
-    checksum = length = 0
-    yield _GZIP_HEADER
-    for data, crc, raw in map_(partial(_deflate, level), _primed(blocks(chunks, size))):
-        checksum = zlib_ng.crc32_combine(checksum, crc, raw)
-        length += raw
-        yield data
-    yield struct.pack("<LL", checksum, length & 0xFFFFFFFF)
+    """Members of `size` bytes each; an empty one for no input, and else none: they exhaust readers in old Go."""
+    pieces = blocks(chunks, size)
+    yield from map_(partial(_gzip_member, level), chain((next(pieces, b""),), pieces))
 
 
-def _primed(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Each block with the last 32 KiB before it and whether it is the last; one empty block for no input."""
-    dictionary = b""
-    pieces = iter(pieces)
-    block = next(pieces, b"")
-    for following in pieces:
-        yield block, dictionary, False
-        dictionary = block[-_DICTIONARY:]
-        block = following
-    yield block, dictionary, True
+def _gzip_member(level: int, block: bytes) -> bytes:
+    """A member without name and time, of an unknown system."""
+    import deflate
 
-
-def _deflate(level: int, item: tuple[bytes, bytes, bool]) -> tuple[bytes, int, int]:
-    """The compressed block, its CRC-32 and its raw length."""
-    from zlib_ng import zlib_ng
-
-    block, dictionary, last = item
-    settings = (level, zlib_ng.DEFLATED, _RAW_DEFLATE, _MEMORY_LEVEL, zlib_ng.Z_DEFAULT_STRATEGY)
-    deflate = zlib_ng.compressobj(*settings, dictionary) if dictionary else zlib_ng.compressobj(*settings)
-    data = deflate.compress(block) + deflate.flush(zlib_ng.Z_FINISH if last else zlib_ng.Z_SYNC_FLUSH)
-    return data, zlib_ng.crc32(block), len(block)
+    return bytes(deflate.gzip_compress(block, level))
 
 
 def _zstd_frame(level: int, block: bytes) -> bytes:
@@ -208,10 +186,10 @@ def _zstd_frame(level: int, block: bytes) -> bytes:
     return bytes(memoryview(frame))  # a copy: the result keeps the memory of the worst case, more than the block's
 
 
-def _zlib_ng_version() -> str:
-    from zlib_ng import zlib_ng
+def _deflate_version() -> str:
+    import deflate
 
-    return str(zlib_ng.ZLIBNG_RUNTIME_VERSION)
+    return deflate.__version__
 
 
 def _libzstd_version() -> str:
@@ -220,38 +198,51 @@ def _libzstd_version() -> str:
     return ".".join(map(str, zstandard.ZSTD_VERSION))
 
 
-def self_test(codec: Codec) -> bool:
-    """Compress a small vector and compare: True if the bytes are those recorded for this library's version.
+@cache
+def _fingerprint(codec: Codec) -> str:
+    """What the library makes of a small vector: deflate does not say which libdeflate it has."""
+    return hashlib.sha256(b"".join(_compressed_vector(codec))).hexdigest()[:16]
 
-    False for a version that nothing is recorded for: layers are then equal among builders that have it too, which the
-    layer keys tell apart. Raises CodecError for a library that breaks its own record (a patched or miscompiled build,
-    a faulty processor) or whose output cannot be read back. Takes a few milliseconds.
+
+def self_test(codec: Codec) -> bool:
+    """Compress a small vector and compare: True if the bytes are those recorded for this library.
+
+    False for a library that nothing is recorded for: layers are then equal among builders that have it too, which the
+    layer keys tell apart. Raises CodecError for one that breaks its own record (a patched or miscompiled build, a
+    faulty processor) or whose output cannot be read back. Takes a few milliseconds.
     """
     if codec.name == "none":
         return True
-    version = _zlib_ng_version() if codec.name == "gzip" else _libzstd_version()
+    found = _fingerprint(codec)
     made = b"".join(_compressed_vector(codec))
-    recorded = _RECORDED.get((codec.name, version), "")
-    if recorded:
-        expected = recorded[16 * (codec.level - 1) : 16 * codec.level]
-        found = hashlib.sha256(made).hexdigest()[:16]
-        if expected != found:
-            raise CodecError(
-                f"`{codec}` with library version {version} makes other bytes than recorded: {found}, not {expected}"
-            )
-    if decompress(io.BytesIO(made), codec.media_type, limit=_VECTOR_SIZE).read() != _vector():
-        raise CodecError(f"`{codec}` with library version {version} cannot be read back")
-    return bool(recorded)
-
-
-def _compressed_vector(codec: Codec) -> Iterator[bytes]:
-    """Smaller blocks than a layer's, so that the vector has a join."""
+    vector = _vector() * (_VECTORS if codec.name == "gzip" else 1)
+    if decompress(io.BytesIO(made), codec.media_type, limit=len(vector)).read() != vector:
+        raise CodecError(f"`{codec}` cannot be read back")
     if codec.name == "gzip":
-        return _gzip([_vector()], codec.level, map, _VECTOR_SIZE // 2)
-    return codec.compress([_vector()])
+        return found == _recorded(_LIBDEFLATE_1, codec)
+    version = _libzstd_version()
+    expected = _recorded(_LIBZSTD.get(version, ""), codec)
+    if expected and expected != found:
+        raise CodecError(
+            f"`{codec}` with library version {version} makes other bytes than recorded: {found}, not {expected}"
+        )
+    return bool(expected)
+
+
+def _recorded(fingerprints: str, codec: Codec) -> str:
+    return fingerprints[16 * (codec.level - 1) : 16 * codec.level]
+
+
+@cache
+def _compressed_vector(codec: Codec) -> tuple[bytes, ...]:
+    """Smaller members than a layer's, so that the vector has a join."""
+    if codec.name == "gzip":
+        return tuple(_gzip([_vector() * _VECTORS], codec.level, map, _VECTOR_SIZE * (_VECTORS - 1)))
+    return tuple(codec.compress([_vector()]))
 
 
 _VECTOR_SIZE = 64 << 10
+_VECTORS = 6  # 384 KiB: libdeflate begins a new block after 300,000 bytes at most
 
 
 def _vector() -> bytes:
@@ -264,9 +255,9 @@ def _vector() -> bytes:
 
 
 # For levels 1, 2, 3, …: the first 16 hex digits of the sha256 of the compressed vector, end to end.
-_ZLIB_NG_2 = (
-    "3f80ed011231788859e4dfa70a997a8d12d851448c56d8d0931103148f84a109a50988e69460e1c0686fdeeca8bc252e"
-    "e8e1bded2255ed90d2496ea6596b7a808b1ec9761924a4bd"
+_LIBDEFLATE_1 = (
+    "3cc446d801eb570290473eef8e6159d1af19d1e7d25969038905534421d8b92023df2b5210a703577d1323429df56020"
+    "fa2aa2ceeb86638a843cd054861033be97201ce5995a266861a1da04044fee7e851bdf3c89f0c2d6209c335d9121f2a8"
 )
 _LIBZSTD_1_5_7 = (
     "c9319d2634c1e65ac9572fb00f53c36ca3af88761dd09e17a3af88761dd09e17b93c23ef35e8b138b378097855d3f885"
@@ -274,8 +265,4 @@ _LIBZSTD_1_5_7 = (
     "0f683d8bd53d2f01383112b002ed9ac2c18a10b085a6cde34bf8d19e12b7cd51108e732a2c32515546836c60dd2635e7"
     "24e1210c8365878e"
 )
-_RECORDED: dict[tuple[str, str], str] = {
-    ("gzip", "2.2.5"): _ZLIB_NG_2,
-    ("gzip", "2.3.3"): _ZLIB_NG_2,
-    ("zstd", "1.5.7"): _LIBZSTD_1_5_7,
-}
+_LIBZSTD: dict[str, str] = {"1.5.7": _LIBZSTD_1_5_7}

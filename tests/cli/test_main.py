@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tests.support.tiny import Tiny
 
 # What takes long to import, and what only some verbs need.
-_HEAVY = {"oras", "rattler", "requests", "rich", "tomli", "yaml", "zlib_ng", "zstandard", "asyncio", "pathspec"}
+_HEAVY = {"asyncio", "deflate", "oras", "pathspec", "rattler", "requests", "rich", "tomli", "yaml"}
+_HEAVY |= {"zlib_ng", "zstandard"}
 
 
 @pytest.mark.parametrize(

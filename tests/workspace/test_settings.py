@@ -172,7 +172,7 @@ def test_options_are_held_to_the_same_rules(tmp_path: Path) -> None:
 def test_a_level_that_there_is_not_in_the_options(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError) as caught:
         settings(tmp_path, "").image(overrides={"compression": "gzip:0"})
-    assert caught.value.message == "`compression` in the options: `gzip` has no level 0: expected 1 to 9"
+    assert caught.value.message == "`compression` in the options: `gzip` has no level 0: expected 1 to 12"
 
 
 def test_the_command_of_a_task(tmp_path: Path) -> None:
