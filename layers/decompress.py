@@ -28,6 +28,7 @@ _XZ_MAGIC = b"\xfd7zXZ\x00"
 _ZSTD_MAGIC = 0xFD2FB528
 _ZSTD_SKIPPABLE = 0x184D2A5  # the upper 28 bits of the sixteen magic numbers
 _ZSTD_REPEATED = 1  # the type of a block that is one byte, repeated
+_ZSTD_BLOCK_HEADER = 3  # bytes
 _ZSTD_CHECKSUM = 1 << 2  # the bit of a frame descriptor that announces one
 
 
@@ -217,20 +218,23 @@ def _unzstd_frame(stream: _Rewound, magic: bytes) -> Iterator[bytes]:
 
     frame = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
     descriptor = stream.exactly(1, "zstd")
-    front = magic + descriptor + stream.exactly(_zstd_header_size(descriptor[0]), "zstd")
-    with _translated("zstd", zstandard.ZstdError):
-        frame.decompress(front)
+    data = magic + descriptor + stream.exactly(_zstd_header_size(descriptor[0]) + _ZSTD_BLOCK_HEADER, "zstd")
+    checksum = 4 if descriptor[0] & _ZSTD_CHECKSUM else 0
     last = False
-    while not last:
-        block = stream.exactly(3, "zstd")
-        fields = int.from_bytes(block, "little")
-        last, kind, size = bool(fields & 1), fields >> 1 & 3, fields >> 3
-        block += stream.exactly(1 if kind == _ZSTD_REPEATED else size, "zstd")
-        if last and descriptor[0] & _ZSTD_CHECKSUM:
-            block += stream.exactly(4, "zstd")
-        with _translated("zstd", zstandard.ZstdError):
-            chunk = frame.decompress(block)
-        yield chunk
+    while True:
+        try:
+            chunk = frame.decompress(data)
+        except zstandard.ZstdError as error:
+            raise CodecError(f"zstd data is damaged: {error}") from error
+        if chunk:
+            yield chunk
+        if last or frame.eof:  # an empty last block ends with its header
+            break
+        header = int.from_bytes(data[-_ZSTD_BLOCK_HEADER:], "little")
+        last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        # A block, and with it what is behind it: the header of the next one, or the checksum.
+        behind = checksum if last else _ZSTD_BLOCK_HEADER
+        data = stream.exactly((1 if kind == _ZSTD_REPEATED else size) + behind, "zstd")
     if not frame.eof:
         raise CodecError("zstd data is damaged: a frame has no end")
 

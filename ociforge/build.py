@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["build", "make", "planned", "remember"]
 
 _LAYERS_AT_ONCE = 4  # each holds a few blocks; more of them would cost memory, and the blocks keep all workers busy
+_BLOCKS_AHEAD = 3  # of a layer that is made alone: nothing else keeps the workers busy
 
 
 def build(
@@ -98,7 +99,7 @@ def make(
     if wanted:
         notify(StageStarted(f"packing {len(wanted)} of {len(plan.layers)} layers"))
     with (
-        ordered_map(workers, ahead=1) as over_blocks,
+        ordered_map(workers, ahead=_BLOCKS_AHEAD if len(wanted) == 1 else 1) as over_blocks,
         ordered_map(min(workers, _LAYERS_AT_ONCE)) as over_layers,
     ):
         one = partial(_made, request=request, store=store, map_=over_blocks, ready=ready, notify=notify)
@@ -146,13 +147,18 @@ def planned(
     # What lays out packages takes longest to import, and an image that is known needs none of it.
     from ociforge.packages import Packages
 
-    base.tree.refuse_existing(request.prefix, "prefix")
     native = any(record.subdir != "noarch" for record in request.selection.records)
     glibc = request.environment.platform.version("__glibc")
-    check_base(base, glibc=glibc, native=native)
+
+    def admit() -> None:
+        base.tree.refuse_existing(request.prefix, "prefix")
+        check_base(base, glibc=glibc, native=native)
+
     with (
         store.staging() as staging,
-        Packages(request, store=store, staging=staging, installer=installer, map_=map_, notify=notify) as packages,
+        Packages(
+            request, store=store, staging=staging, admit=admit, installer=installer, map_=map_, notify=notify
+        ) as packages,
     ):
         application = _application(request, files)
         run = runtime(

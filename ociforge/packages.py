@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import posixpath
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from layers.entry import Directory
 from layers.tree import Segment
-from ociforge.conda.facts import check, gather_facts
+from ociforge.conda.facts import check, gather_facts, look_ahead
 from ociforge.conda.fetch import archive_digest, archive_path, claim, fetch
 from ociforge.conda.meta import identity
 from ociforge.conda.survey import Summary, Survey, check_records, interpreter, summary_key, survey
 from ociforge.errors import BuildError
+from ociforge.parallel import beside
 from ociforge.plan import Group, Kind, Member, Recipe, partition
 from ociforge.planned import PlannedLayer
 from ociforge.strip import remaining, stripped, tally
 from ociforge.workspace.task import resolve_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from layers.compress import OrderedMap
+    from layers.digest import Digest
     from layers.entry import Entry
     from ociforge.bytecode import Compiler
     from ociforge.conda.facts import PackageFacts
@@ -52,8 +54,9 @@ _SHELLS = ("bin/bash", "bin/dash", "bin/sh")
 class Packages:
     """What `request` installs. A context manager: leaving it ends what was started for it.
 
-    `staging` is an empty directory of the caller's, to be kept until the last layer is written. Raises PackageError and
-    BuildError for what cannot be installed, here or when a layer is made.
+    `staging` is an empty directory of the caller's, to be kept until the last layer is written. `admit` is called
+    before anything is fetched, and raises when nothing is to be. Raises PackageError and BuildError for what cannot be
+    installed, here or when a layer is made.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Packages:
         *,
         store: Store,
         staging: Path,
+        admit: Callable[[], None],
         installer: Installer = "stream",
         map_: OrderedMap = map,
         notify: Notify,
@@ -75,15 +79,17 @@ class Packages:
         self._lock = threading.Lock()
         self._resources = ExitStack()
         self._records = {record.name.normalized: record for record in request.selection.records}
-        self._archives = store.archives / "archives"
         check_records(request.selection.records, request.settings.prefix)
         self._refuse_bytecode()
         self._asked = tuple(sorted({*_SHELLS, *self._command()}))
         self._key = summary_key(request.selection.records, prefix=request.settings.prefix, asked=self._asked)
+        self._seen: Mapping[Digest, PackageFacts] = {}
         self._checked: set[str] = set()  # packages whose facts were held against their archives
         data = store.facts.find(self._key)
         known = None if data is None else Summary.from_json(data)
         self._is_kept = known is not None
+        with nullcontext() if known is not None else beside(self._look_ahead):
+            admit()
         self._summary = known or self._survey_all.summary(self._asked)
         self._keep_summary()
         for warning in self._summary.warnings():
@@ -164,11 +170,21 @@ class Packages:
             self._is_kept = True
 
     @cached_property
+    def _archives(self) -> Path:
+        return self._store.archives / "archives"
+
+    def _look_ahead(self, wanted: Callable[[], bool]) -> None:
+        self._seen = look_ahead(
+            self._request.selection.records, documents=self._store.facts, wanted=wanted, notify=self._notify
+        )
+
+    @cached_property
     def _facts(self) -> tuple[PackageFacts, ...]:
         return gather_facts(
             self._request.selection.records,
             archives=self._archives,
             documents=self._store.facts,
+            known=self._seen,
             network=self._request.network,
             notify=self._notify,
         )

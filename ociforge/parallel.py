@@ -1,7 +1,8 @@
-"""Doing one thing to many, in order, with threads."""
+"""Doing one thing to many, in order, or two things at once, with threads."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     _A = TypeVar("_A")
     _B = TypeVar("_B")
 
-__all__ = ["ordered_map"]
+__all__ = ["beside", "ordered_map"]
 
 _GRACE = 5.0  # seconds: enough to remove temporary files, too short to miss a second Ctrl-C
 
@@ -63,3 +64,19 @@ def ordered_map(workers: int, ahead: int | None = None) -> Iterator[OrderedMap]:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         wait([future for future in begun if not future.cancelled()], grace)
+
+
+@contextmanager
+def beside(function: Callable[[Callable[[], bool]], object]) -> Iterator[None]:
+    """While the block runs, run `function` in a thread; the context ends when both have. It is given a function that
+    tells whether to go on, which ceases to be so when the block is left by an exception. Raises what either does.
+    """
+    left = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="ociforge-beside") as pool:
+        done = pool.submit(function, lambda: not left.is_set())
+        try:
+            yield
+        except BaseException:
+            left.set()
+            raise
+    done.result()

@@ -14,6 +14,7 @@ LEAVES = {
     "ociforge.events",
     "ociforge.network",
     "ociforge.platform",
+    "ociforge.regular",
     "ociforge.replacing",
     "ociforge.url_secrets",
 }
@@ -98,6 +99,7 @@ ALLOWED: dict[str, set[str]] = {
         "ociforge.bytecode",
         "ociforge.conda",
         "ociforge.needs",
+        "ociforge.parallel",
         "ociforge.plan",
         "ociforge.planned",
         "ociforge.pypi",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ociforge.parallel import ordered_map
+from ociforge.parallel import beside, ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -80,3 +80,40 @@ def test_an_interrupt_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) ->
         raise KeyboardInterrupt
     assert time.monotonic() - start < 5
     gate.set()
+
+
+def test_beside() -> None:
+    both = threading.Barrier(2, timeout=20)
+    done = []
+
+    def work(wanted: Callable[[], bool]) -> None:
+        both.wait()
+        done.append(wanted())
+
+    with beside(work):
+        both.wait()
+    assert done == [True]
+
+
+def test_beside_ends_with_the_block() -> None:
+    begun = threading.Event()
+    ended = []
+
+    def work(wanted: Callable[[], bool]) -> None:
+        begun.set()
+        while wanted():
+            time.sleep(0.001)
+        ended.append(True)
+
+    with pytest.raises(ValueError, match="block"), beside(work):
+        begun.wait()
+        raise ValueError("block")
+    assert ended == [True]
+
+
+def test_beside_raises_what_the_thread_does() -> None:
+    def work(wanted: Callable[[], bool]) -> None:
+        raise ValueError("thread")
+
+    with pytest.raises(ValueError, match="thread"), beside(work):
+        pass

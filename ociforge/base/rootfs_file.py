@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import stat
 import zlib
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from layers.errors import CodecError
 from layers.layer import Layer
 from ociforge.base.listing import read_layer
 from ociforge.errors import BaseImageError
+from ociforge.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,14 +86,9 @@ class RootfsFile:
 
     def _open(self) -> BinaryIO:
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not waiting for a pipe
-            stream = os.fdopen(descriptor, "rb")
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                stream.close()
-                raise BaseImageError(f"{self}: it is not a regular file")
+            return open_regular(self._path, follow=True)
         except OSError as error:
             raise BaseImageError(f"{self}: it cannot be read: {error.strerror or error}") from error
-        return stream
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -114,7 +108,7 @@ def _chunks(stream: BinaryIO, sink: Writable) -> Iterator[bytes]:
 
 
 def _is_one_member(stream: BinaryIO) -> bool:
-    """Whether sound gzip data is a single member: some readers of layers stop after the first."""
+    """Whether sound gzip data is a single member: of many, any may be empty, which exhausts readers in old Go."""
     member = zlib.decompressobj(_GZIP_CONTAINER)
     while not member.eof:
         data = member.unconsumed_tail or stream.read(_READ_SIZE)

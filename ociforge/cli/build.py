@@ -45,6 +45,7 @@ def command(wanted: Wanted, as_json: bool, quiet: bool, verbose: bool) -> None:
     console = Console.of(quiet=quiet, verbose=verbose)
     from ociforge.build import make, remember
     from ociforge.built import built_index
+    from ociforge.cli.memory import keep_freed_memory
     from ociforge.cli.offline import check_plans, missing_is_told
     from ociforge.cli.outlets import Outlets
     from ociforge.cli.plans import asked_of, labelled, planned_images
@@ -52,6 +53,7 @@ def command(wanted: Wanted, as_json: bool, quiet: bool, verbose: bool) -> None:
     from ociforge.cli.work import Work
     from ociforge.parallel import ordered_map
 
+    keep_freed_memory()
     work = Work(wanted, console, solve=True)
     with ordered_map(wanted.workers) as map_, missing_is_told(work, map_):
         asked = asked_of(work, map_)

@@ -18,6 +18,7 @@ from layers.decompress import decompressed
 from layers.errors import LayerError
 from ociforge.conda.info import INFO_FILES, is_enough
 from ociforge.conda.tar import Tar, broken
+from ociforge.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ _T = TypeVar("_T")
 
 _CHUNK = 1 << 20  # 1 MiB: the most that is taken at once
 _READ = 64 << 10  # 64 KiB of compressed input at a time
+_BUFFER = 256 << 10  # 256 KiB: each call that reads more lets another thread have the interpreter
 _ZSTD = Codec.parse("zstd").media_type
 _MAX_EXPANDED = 1 << 40  # 1 TiB
 _MAX_INFO = 256 << 20  # 256 MiB: a `paths.json` of a million paths
@@ -77,7 +79,7 @@ class ArchiveFile(Struct, frozen=True, kw_only=True):
         return self._translated(Tar(self._translated(self._chunks(part)), self.filename).members())
 
     def _chunks(self, part: str) -> Iterator[bytes]:
-        with self.path.open("rb") as stream:
+        with open_regular(self.path, follow=True, buffering=_BUFFER) as stream:
             if self._is_bz2:
                 yield from _bunzip2(stream)
             else:

@@ -7,6 +7,8 @@ archive as soon as that is read for another reason.
 
 from __future__ import annotations
 
+import contextlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -18,12 +20,12 @@ from ociforge.conda.info import PackageInfo, parse_info
 from ociforge.conda.loop import collected, in_thread, run, slots
 from ociforge.conda.remote import TAIL, remote_info
 from ociforge.conda.translate import RATTLER_ERRORS
-from ociforge.errors import PackageError
+from ociforge.errors import ForgeError, PackageError
 from ociforge.events import Notify, StageStarted, ignore
 from ociforge.network import ONLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from rattler import RepoDataRecord
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from layers.digest import Digest
     from ociforge.network import Network, Place
 
-__all__ = ["STATE", "VARIABLES", "Documents", "PackageFacts", "check", "gather_facts"]
+__all__ = ["STATE", "VARIABLES", "Documents", "PackageFacts", "check", "gather_facts", "look_ahead"]
 
 STATE = "conda-meta/state"
 VARIABLES = "etc/conda/env_vars.d"
@@ -93,11 +95,12 @@ def gather_facts(
     *,
     archives: Path,
     documents: Documents,
+    known: Mapping[Digest, PackageFacts] = MappingProxyType({}),
     retries: int = 3,
     network: Network = ONLINE,
     notify: Notify = ignore,
 ) -> tuple[PackageFacts, ...]:
-    """What is known of `records`, in their order, from `documents` where it is there, and kept there else.
+    """What is known of `records`, in their order: from `known` or `documents` where it is there; kept in these else.
 
     `archives` is the cache of archives, as for `fetch`: what is in it is read, verified. Of `file:` URLs and of large
     `.conda` archives behind http, only `info` is read where they lie. All others are downloaded: `.tar.bz2`, those on
@@ -107,7 +110,7 @@ def gather_facts(
     Raises PackageError with one line for each archive that cannot be had or read, and OfflineError as `fetch` does.
     Runs an event loop of its own where something is missing, so not for use inside one.
     """
-    found = [_known(record, documents) for record in records]
+    found = [_known(record, documents, known) for record in records]
     missing = [record for record, facts in zip(records, found, strict=True) if facts is None]
     if not missing:
         return tuple(facts for facts in found if facts is not None)
@@ -117,9 +120,40 @@ def gather_facts(
         gatherer = _Gatherer(fetcher, documents)
         return await collected([gatherer.facts(record) for record in missing])
 
-    notify(StageStarted(f"reading what is in {len(missing)} package{'' if len(missing) == 1 else 's'}"))
+    notify(_reading(len(missing)))
     fresh = iter(run(made()))
     return tuple(next(fresh) if facts is None else facts for facts in found)
+
+
+def look_ahead(
+    records: Iterable[RepoDataRecord], *, documents: Documents, wanted: Callable[[], bool], notify: Notify = ignore
+) -> Mapping[Digest, PackageFacts]:
+    """What `gather_facts` may be told, by the archive's sha256: from `documents`, and where `file:` URLs lead, which is
+    kept. Nothing is fetched, and what goes wrong is left to that to tell. `wanted` is asked before each package whether
+    to go on.
+    """
+    found = {}
+    unknown = []
+    for record in records:
+        if (facts := _known(record, documents)) is not None:
+            found[facts.archive] = facts
+        elif record.url.startswith("file:") and record.file_name.endswith(".conda"):  # others take long to read
+            unknown.append(record)
+    if unknown:
+        notify(_reading(len(unknown)))
+    for record in unknown:
+        if not wanted():
+            break
+        with contextlib.suppress(ForgeError, OSError, ValueError):
+            facts = _announced(record, _local_info(record, record.url))
+            if facts is not None:
+                documents.record(facts.archive, facts.to_json())
+                found[facts.archive] = facts
+    return found
+
+
+def _reading(count: int) -> StageStarted:
+    return StageStarted(f"reading what is in {count} package{'' if count == 1 else 's'}")
 
 
 def check(facts: PackageFacts, archive: Archive, documents: Documents) -> None:
@@ -183,29 +217,40 @@ class _Gatherer:
         for place in self._fetcher.places(record):
             try:
                 files = await self._served(record, place)
-                info = None if files is None else parse_info(files, record.file_name)
+                return None if files is None else _announced(record, files)
             except (*RATTLER_ERRORS, PackageError):
                 continue
-            if info is None or _text_paths(info):
-                return None
-            return PackageFacts(archive=archive_digest(record), info=info, verified=False)
         return None
 
     async def _served(self, record: RepoDataRecord, place: Place) -> Mapping[str, bytes] | None:
         """INFO_FILES of the archive where it lies; None where it is as well downloaded."""
         if place.local:
-            archive = ArchiveFile(path=local_path(place.url), filename=record.file_name)
-            return await in_thread(archive.info)
+            return await in_thread(_local_info, record, place.url)
         small = record.size is not None and record.size <= TAIL
         if small or not record.file_name.endswith(".conda"):
             return None
         return await remote_info(self._fetcher.client(place), place.url)
 
 
-def _known(record: RepoDataRecord, documents: Documents) -> PackageFacts | None:
+def _local_info(record: RepoDataRecord, url: str) -> Mapping[str, bytes]:
+    """INFO_FILES of the archive at a `file:` URL."""
+    return ArchiveFile(path=local_path(url), filename=record.file_name).info()
+
+
+def _announced(record: RepoDataRecord, files: Mapping[str, bytes]) -> PackageFacts | None:
+    """What `files` of the archive's `info` tell; None where all of it is needed."""
+    info = parse_info(files, record.file_name)
+    return None if _text_paths(info) else PackageFacts(archive=archive_digest(record), info=info, verified=False)
+
+
+def _known(
+    record: RepoDataRecord, documents: Documents, known: Mapping[Digest, PackageFacts] = MappingProxyType({})
+) -> PackageFacts | None:
     if record.sha256 is None:  # refused later, with all others
         return None
     digest = archive_digest(record)
+    if (facts := known.get(digest)) is not None and facts.info.filename == record.file_name:
+        return facts
     data = documents.find(digest)
     return None if data is None else PackageFacts.from_json(data, digest, record.file_name)
 

@@ -30,6 +30,7 @@ from ociforge.conda.url import without_credentials
 from ociforge.errors import OfflineError, PackageError
 from ociforge.events import BlobDone, BlobProgress, BlobStarted, Notify, ignore
 from ociforge.network import ONLINE, Route
+from ociforge.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -276,7 +277,8 @@ def archive_path(cache: Path, record: RepoDataRecord) -> Path:
 
 def claim(cache: Path, record: RepoDataRecord) -> None:
     """Note that the archive of `record` is going to be used, if `cache` has it: so it is not pruned meanwhile."""
-    with contextlib.suppress(OSError), archive_path(cache, record).open("rb") as stream:  # it may not be there
+    path = archive_path(cache, record)
+    with contextlib.suppress(OSError), open_regular(path, follow=True) as stream:  # it may not be there
         _note_use(stream)
 
 
@@ -300,7 +302,7 @@ def _suffix(record: RepoDataRecord) -> str:
 def _verified(record: RepoDataRecord, path: Path, digest: Digest, *, cached: bool) -> Archive | None:
     """The archive at `path`, None when it is missing or damaged; one of the cache counts as used now."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, follow=True) as stream:
             if cached:
                 _note_use(stream)
             stamp = _stamp(os.fstat(stream.fileno()), cached=cached)
@@ -346,7 +348,7 @@ def local_path(url: str) -> Path:
 
 
 def _copy_local(url: str, writer: _Limited) -> None:
-    with local_path(url).open("rb") as stream:
+    with open_regular(local_path(url), follow=True) as stream:
         while chunk := stream.read(_READ_SIZE):
             writer.write(chunk)
 

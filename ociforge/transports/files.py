@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,8 @@ from ociforge.errors import TransportError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
-__all__ = ["check_parent", "open_regular", "sync_directory", "translated"]
+__all__ = ["check_parent", "sync_directory", "translated"]
 
 _HINTS = {
     errno.EACCES: "check the permissions",
@@ -37,20 +35,6 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
-    """A regular file for reading; the caller closes it.
-
-    Raises OSError: a symbolic link is not followed without `follow`, and a pipe or device is refused rather than waited
-    for.
-    """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(None, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
 
 
 def check_parent(path: Path, what: str) -> None:

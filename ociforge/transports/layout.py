@@ -27,8 +27,9 @@ from ociforge.oci.descriptor import (
 from ociforge.oci.image import ImageManifest
 from ociforge.oci.reference import Reference
 from ociforge.platform import Platform
+from ociforge.regular import open_regular
 from ociforge.replacing import appearing, check_writable, is_temporary, replacing, sweep
-from ociforge.transports.files import check_parent, open_regular, sync_directory, translated
+from ociforge.transports.files import check_parent, sync_directory, translated
 from ociforge.transports.location import LayoutLocation
 from ociforge.transports.naming import Name, entries_of, labelled, matching, merge, names_of, select
 from ociforge.transports.watched import told_exists, watched

@@ -20,7 +20,8 @@ from layers.decompress import decompress
 from layers.errors import LayerError
 from ociforge.errors import TransportError
 from ociforge.oci.blob import READ_SIZE
-from ociforge.transports.files import open_regular, translated
+from ociforge.regular import open_regular
+from ociforge.transports.files import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

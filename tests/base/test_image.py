@@ -528,10 +528,10 @@ def test_an_unusable_rootfs_is_refused(store: Store, tmp_path: Path, data: bytes
 def test_a_rootfs_that_is_no_file_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(BaseImageError, match="it cannot be read: No such file or directory"):
         rootfs(tmp_path / "none", platform=AMD64, store=store, codec=GZIP)
-    with pytest.raises(BaseImageError, match=r"it cannot be read: Is a directory|it is not a regular file"):
+    with pytest.raises(BaseImageError, match="it cannot be read: not a regular file"):
         rootfs(tmp_path, platform=AMD64, store=store, codec=GZIP)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(BaseImageError, match="it is not a regular file"):  # and is not waited for
+    with pytest.raises(BaseImageError, match="it cannot be read: not a regular file"):  # and is not waited for
         rootfs(tmp_path / "pipe", platform=AMD64, store=store, codec=GZIP)
 
 

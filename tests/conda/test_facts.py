@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
-from ociforge.conda.facts import PackageFacts, check, gather_facts
+from ociforge.conda.facts import PackageFacts, check, gather_facts, look_ahead
 from ociforge.conda.fetch import fetch
 from ociforge.conda.info import parse_info
 from ociforge.conda.remote import TAIL
@@ -110,6 +111,54 @@ def test_a_local_archive_is_read_where_it_is(tmp_path: Path, gather: Gather) -> 
     (facts,) = gather(records(channel))
     assert [path.path for path in facts.info.paths] == ["x"]
     assert (facts.verified, kept(tmp_path)) == (False, [])
+
+
+def test_looking_ahead_tells_what_gathering_would(tmp_path: Path, gather: Gather, documents: Documents) -> None:
+    channel = channel_of(tmp_path, BIG, PURE, ACTIVE)
+    rows = records(channel)
+    found = look_ahead(rows, documents=documents, wanted=lambda: True)
+    assert not (tmp_path / "archives").exists()
+    assert look_ahead(rows, documents=documents, wanted=lambda: True) == found
+    events: list[Event] = []
+    expected = gather_facts(rows, archives=tmp_path / "archives", documents=Documents(tmp_path / "other", "facts"))
+    assert gather(rows, events.append) == expected
+    assert [event.what for event in events if isinstance(event, StageStarted)] == ["reading what is in 1 package"]
+    assert found == {facts.archive: facts for facts in expected if not facts.texts}
+
+
+def test_looking_ahead_ends_when_nobody_wants_it(tmp_path: Path, documents: Documents) -> None:
+    channel = channel_of(tmp_path, BIG, PURE, SMALL)
+    asked = iter([True, False])
+    look_ahead(records(channel), documents=documents, wanted=lambda: next(asked))
+    assert len(list((tmp_path / "store/facts").iterdir())) == 1
+
+
+def test_looking_ahead_leaves_failures_to_gathering(tmp_path: Path, gather: Gather, documents: Documents) -> None:
+    channel = channel_of(tmp_path, BIG, PURE)
+    rows = records(channel)
+    for path in channel.path.rglob("big-*.conda"):
+        path.write_bytes(b"no archive")
+    look_ahead(rows, documents=documents, wanted=lambda: True)
+    assert len(list((tmp_path / "store/facts").iterdir())) == 1
+    with pytest.raises(PackageError, match="is not the archive that the lock names"):
+        gather(rows)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, gather: Gather, documents: Documents) -> None:
+    rows = records(channel_of(tmp_path, BIG))
+    (path,) = (tmp_path / "channel").rglob("big-*.conda")
+    path.unlink()
+    os.mkfifo(path)
+    assert look_ahead(rows, documents=documents, wanted=lambda: True) == {}
+    with pytest.raises(PackageError, match="not a regular file"):
+        gather(rows)
+
+
+def test_looking_ahead_fetches_nothing(tmp_path: Path, documents: Documents) -> None:
+    channel = channel_of(tmp_path, BIG)
+    with serve_ranges(channel.path) as ranged:
+        look_ahead(records(channel, url=ranged.url), documents=documents, wanted=lambda: True)
+        assert not ranged.sent
 
 
 def test_an_archive_in_the_cache_is_verified(tmp_path: Path, gather: Gather) -> None:
