@@ -15,6 +15,7 @@ import fcntl
 import os
 import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -33,6 +34,7 @@ from ociforge.network import ONLINE, Route
 from ociforge.regular import open_regular
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator, Sequence
     from typing import TypeVar
 
@@ -100,7 +102,17 @@ def fetch(
     come from where rattler looks for them. `retries`: how often a request that fails is repeated.
     Raises PackageError with one line for each archive that cannot be had, OfflineError when a network is missing.
     """
-    return run(fetched(records, cache=cache, retries=retries, network=network, notify=notify))
+    fetcher = Fetcher(cache=cache, retries=retries, network=network, notify=notify)
+    here = [fetcher.here(record) for record in records]
+    missing = [record for record, found in zip(records, here, strict=True) if found is None]
+    if not missing:  # as for most layers: no event loop is needed
+        return tuple(found for found in here if found is not None)
+
+    async def brought() -> tuple[Archive, ...]:
+        return await collected([fetcher.archive(record) for record in missing])
+
+    fresh = iter(run(brought()))
+    return tuple(found or next(fresh) for found in here)
 
 
 async def fetched(
@@ -126,7 +138,10 @@ class Fetcher:
         self._notify = notify
         self._route = Route(network.conda, offline=network.offline, notify=notify)
         self._clients: dict[int, Client] = {}
-        self._slots = slots(_PARALLEL)
+
+    @cached_property
+    def _slots(self) -> asyncio.Semaphore:
+        return slots(_PARALLEL)
 
     def client(self, place: Place) -> Client:
         """What requests to `place` are made with: it repeats those that fail, and knows where credentials are."""
@@ -148,11 +163,15 @@ class Fetcher:
         digest = archive_digest(record)
         path = self.path(record)
         async with self._slots:
-            # Read anew each time: a file that was damaged since is made again, and no fsync is needed.
-            found = await in_thread(_verified, record, path, digest, cached=True)
-            if found is None:
-                found = await in_thread(self._in_place, record, digest)
-            return found or await self._ingest(record, digest, path)
+            return await in_thread(self.here, record) or await self._ingest(record, digest, path)
+
+    def here(self, record: RepoDataRecord) -> Archive | None:
+        """The archive of `record`, verified, if it is on this machine; in that case without a loop."""
+        if record.sha256 is None or not record.file_name.endswith(_SUFFIXES):
+            return None  # refused later, with all others
+        digest = archive_digest(record)
+        # Read anew each time: a file that was damaged since is made again, and no fsync is needed.
+        return _verified(record, self.path(record), digest, cached=True) or self._in_place(record, digest)
 
     def _in_place(self, record: RepoDataRecord, digest: Digest) -> Archive | None:
         """A whole archive of this machine, where it lies: a copy would cost as much again. None if it is not whole."""
