@@ -83,7 +83,7 @@ class Packages:
         self._refuse_bytecode()
         self._asked = tuple(sorted({*_SHELLS, *self._command()}))
         self._key = summary_key(request.selection.records, prefix=request.settings.prefix, asked=self._asked)
-        self._seen: Mapping[Digest, PackageFacts] = {}
+        self._seen: Mapping[Digest, PackageFacts] | None = None
         self._checked: set[str] = set()  # packages whose facts were held against their archives
         data = store.facts.find(self._key)
         known = None if data is None else Summary.from_json(data)

@@ -34,6 +34,7 @@ from layers.layer import Layer
 from ociforge.errors import ImageError, StoreError
 from ociforge.oci.blob import VerifiedReader
 from ociforge.oci.descriptor import Descriptor, canonical_json, parse_json
+from ociforge.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -240,7 +241,8 @@ class Documents:
     def find(self, key: Digest) -> bytes | None:
         path = self.path(key)
         try:
-            data = path.read_bytes()
+            with open_regular(path, follow=True) as stream:
+                data = stream.read()
         except OSError:
             return None
         head, _, body = data.partition(b"\n")

@@ -227,6 +227,17 @@ def test_a_damaged_document_is_absent(tmp_path: Path, damage: int) -> None:
     assert documents.find(KEY) is None
 
 
+def test_a_pipe_in_the_place_of_a_document_is_not_waited_for(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    key = Digest.of(b"key")
+    store.facts.record(key, b"data")
+    store.facts.path(key).unlink()
+    os.mkfifo(store.facts.path(key))
+    assert store.facts.find(key) is None
+    store.facts.record(key, b"data")
+    assert store.facts.find(key) == b"data"
+
+
 @pytest.mark.parametrize("other", [("facts", Digest.of(b"another key")), ("trees", KEY)])
 def test_a_document_in_the_place_of_another_is_absent(tmp_path: Path, other: tuple[str, Digest]) -> None:
     store = Store(tmp_path)

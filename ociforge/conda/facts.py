@@ -95,12 +95,13 @@ def gather_facts(
     *,
     archives: Path,
     documents: Documents,
-    known: Mapping[Digest, PackageFacts] = MappingProxyType({}),
+    known: Mapping[Digest, PackageFacts] | None = None,
     retries: int = 3,
     network: Network = ONLINE,
     notify: Notify = ignore,
 ) -> tuple[PackageFacts, ...]:
     """What is known of `records`, in their order: from `known` or `documents` where it is there; kept in these else.
+    `known` is what `look_ahead` found, which has told how much there is to read.
 
     `archives` is the cache of archives, as for `fetch`: what is in it is read, verified. Of `file:` URLs and of large
     `.conda` archives behind http, only `info` is read where they lie. All others are downloaded: `.tar.bz2`, those on
@@ -110,7 +111,7 @@ def gather_facts(
     Raises PackageError with one line for each archive that cannot be had or read, and OfflineError as `fetch` does.
     Runs an event loop of its own where something is missing, so not for use inside one.
     """
-    found = [_known(record, documents, known) for record in records]
+    found = [_known(record, documents, known or {}) for record in records]
     missing = [record for record, facts in zip(records, found, strict=True) if facts is None]
     if not missing:
         return tuple(facts for facts in found if facts is not None)
@@ -120,7 +121,8 @@ def gather_facts(
         gatherer = _Gatherer(fetcher, documents)
         return await collected([gatherer.facts(record) for record in missing])
 
-    notify(_reading(len(missing)))
+    if known is None:
+        notify(_reading(len(missing)))
     fresh = iter(run(made()))
     return tuple(next(fresh) if facts is None else facts for facts in found)
 
@@ -133,17 +135,19 @@ def look_ahead(
     to go on.
     """
     found = {}
-    unknown = []
+    missing = []
     for record in records:
         if (facts := _known(record, documents)) is not None:
             found[facts.archive] = facts
-        elif record.url.startswith("file:") and record.file_name.endswith(".conda"):  # others take long to read
-            unknown.append(record)
-    if unknown:
-        notify(_reading(len(unknown)))
-    for record in unknown:
+        else:
+            missing.append(record)
+    if missing:
+        notify(_reading(len(missing)))
+    for record in missing:
         if not wanted():
             break
+        if not (record.url.startswith("file:") and record.file_name.endswith(".conda")):  # others take long to read
+            continue
         with contextlib.suppress(ForgeError, OSError, ValueError):
             facts = _announced(record, _local_info(record, record.url))
             if facts is not None:

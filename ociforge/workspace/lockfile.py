@@ -365,7 +365,8 @@ def _record(package: Any, root: Path) -> RepoDataRecord:
     if "://" in location or location.startswith("/"):
         record: RepoDataRecord = package.repo_data_record()
         return record
-    place = Path(root, location).resolve()
+    place = Path(root, location)
+    place = place.parent.resolve() / place.name  # the name is the lock's, even of a link
     url, channel = (f"file://{quote(p.as_posix())}" for p in (place, place.parent.parent))
     return RepoDataRecord(package.package_record, place.name, url, f"{channel}/")
 
