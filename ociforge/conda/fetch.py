@@ -109,7 +109,7 @@ def fetch(
         return tuple(found for found in here if found is not None)
 
     async def brought() -> tuple[Archive, ...]:
-        return await collected([fetcher.archive(record) for record in missing])
+        return await collected([fetcher.bring(record) for record in missing])
 
     fresh = iter(run(brought()))
     return tuple(found or next(fresh) for found in here)
@@ -160,10 +160,16 @@ class Fetcher:
 
     async def archive(self, record: RepoDataRecord) -> Archive:
         """The archive of `record`, verified; PackageError when it cannot be had."""
+        async with self._slots:
+            found = await in_thread(self.here, record)
+        return found or await self.bring(record)
+
+    async def bring(self, record: RepoDataRecord) -> Archive:
+        """The same for one that is not here; PackageError when it cannot be had."""
         digest = archive_digest(record)
         path = self.path(record)
         async with self._slots:
-            return await in_thread(self.here, record) or await self._ingest(record, digest, path)
+            return await self._ingest(record, digest, path)
 
     def here(self, record: RepoDataRecord) -> Archive | None:
         """The archive of `record`, verified, if it is on this machine; in that case without a loop."""

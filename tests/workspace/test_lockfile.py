@@ -142,6 +142,17 @@ def test_a_path_relative_to_the_lock(tmp_path: Path, location: str) -> None:
     assert (record.file_name, record.channel, record.size) == ("foo-1.2-0.conda", f"file://{tmp_path}/channel/", 42)
 
 
+def test_a_link_keeps_the_name_that_the_lock_has(tmp_path: Path) -> None:
+    """Stores of files by content: what a link's target is called must not come into the image."""
+    place = tmp_path / "channel/noarch/foo-1.2-0.conda"
+    place.parent.mkdir(parents=True)
+    (tmp_path / "0123abcd").touch()
+    place.symlink_to(tmp_path / "0123abcd")
+    text = V7.replace(URL, "./channel/noarch/foo-1.2-0.conda") + "  subdir: noarch\n"
+    (record,) = lockfile.select(read(tmp_path, text), "default", LINUX).records
+    assert (record.url, record.file_name) == (f"file://{place}", "foo-1.2-0.conda")
+
+
 class TestPlatforms:
     """Rich platforms are aliases in the lock: identity decides, then the name, then the bare subdir."""
 
